@@ -1,0 +1,35 @@
+"""fusionblocks: building blocks, reference networks and tools for infrared-visible image fusion."""
+
+from __future__ import annotations
+
+from fusionblocks._lazy import lazy_attributes
+from fusionblocks.blocks import _MODULES as _BLOCKS
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    **{name: f".blocks{module}" for name, module in _BLOCKS.items()},
+    # models
+    "FusionModel": ".models.base",
+    "FusionOutput": ".models.base",
+    "Laplacian": ".models.laplacian",
+    "NoiseConditionedUNet": ".models.noise_conditioned_unet",
+    "PSFusion": ".models.psfusion",
+    "SGAFusion": ".models.sgafusion",
+    "SGDFuse": ".models.sgdfuse",
+    "SMFNet": ".models.smfnet",
+    "create_model": ".models.registry",
+    "list_models": ".models.registry",
+    "load_official": ".models.official",
+    # pictures in, picture out
+    "fuse": ".inference",
+    # subpackages
+    "blocks": ".blocks",
+    "data": ".data",
+    "image": ".image",
+    "models": ".models",
+    "ops": ".ops",
+}
+
+__all__ = sorted([*_MODULES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__ = lazy_attributes(__name__, _MODULES)

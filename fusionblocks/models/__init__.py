@@ -1,0 +1,28 @@
+"""Reference networks, each a short paragraph of blocks, with registry, saving and published-checkpoint loading."""
+
+from __future__ import annotations
+
+from fusionblocks._lazy import lazy_attributes
+
+_MODULES = {
+    "FusionModel": ".base",
+    "FusionOutput": ".base",
+    "Laplacian": ".laplacian",
+    "LaplacianConfig": ".laplacian",
+    "NoiseConditionedUNet": ".noise_conditioned_unet",
+    "PSFusion": ".psfusion",
+    "PSFusionConfig": ".psfusion",
+    "SGAFusion": ".sgafusion",
+    "SGAFusionConfig": ".sgafusion",
+    "SGDFuse": ".sgdfuse",
+    "SGDFuseConfig": ".sgdfuse",
+    "SMFNet": ".smfnet",
+    "SMFNetConfig": ".smfnet",
+    "create_model": ".registry",
+    "list_models": ".registry",
+    "load_official": ".official",
+    "model_class": ".registry",
+}
+
+__all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__ = lazy_attributes(__name__, _MODULES)

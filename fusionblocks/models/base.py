@@ -1,0 +1,191 @@
+"""What every fusion network shares: its output, its configuration, saving and loading."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fusionblocks.models.loading import load_strict
+
+Config = TypeVar("Config")
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# {{ model_name | default("A fusionblocks network", true) }}
+
+An infrared-visible image fusion network saved by [fusionblocks]({{ repo_url | default("", true) }}).
+
+```python
+import fusionblocks as fb
+
+model = fb.models.model_class("{{ network | default("", true) }}").from_pretrained("path/or/hub-id")
+picture = fb.fuse("infrared.png", "visible.png", model=model)
+```
+"""
+
+
+@dataclasses.dataclass
+class FusionOutput:
+    """What a fusion network returns; the extras are ``None`` where a network has none.
+
+    Args:
+        fused: What the network's head emits, ``(B, 1, H, W)`` luma or ``(B, 3, H, W)`` RGB, about [0, 1].
+        segmentation: Class logits ``(B, classes, H, W)``.
+        binary: Background and foreground logits ``(B, 2, H, W)``.
+        boundary: Interior and boundary logits ``(B, 2, H, W)``.
+        visible: Reconstruction of the visible luma ``(B, 1, H, W)``.
+        infrared: Reconstruction of the infrared image ``(B, 1, H, W)``.
+        features: Named feature maps of both modalities, each ``(B, C, H, W)``.
+        preliminary: The first stage's picture, before refinement.
+    """
+
+    fused: Tensor
+    segmentation: Tensor | None = None
+    binary: Tensor | None = None
+    boundary: Tensor | None = None
+    visible: Tensor | None = None
+    infrared: Tensor | None = None
+    features: dict[str, Tensor] | None = None
+    preliminary: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> FusionOutput:
+        """Return a new output with ``function`` applied to every tensor."""
+        values = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, dict):
+                value = {name: function(tensor) for name, tensor in value.items()}
+            elif value is not None:
+                value = function(value)
+            values[field.name] = value
+        return FusionOutput(**values)
+
+
+torch.export.register_dataclass(FusionOutput, serialized_type_name="fusionblocks.FusionOutput")
+
+
+def closest(name: str, names: list[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the name nearest to ``name``, or an empty string."""
+    match = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def build_config(config_class: type[Config], config: Config | None, options: Mapping[str, Any]) -> Config:
+    """Return ``config`` with ``options`` replaced, refusing keywords that the dataclass does not know.
+
+    Raises:
+        TypeError: If ``config`` is no ``config_class`` or an option is unknown (the closest match is offered).
+    """
+    if config is None:
+        config = config_class()
+    if not isinstance(config, config_class):
+        raise TypeError(f"config must be a {config_class.__name__}, got {type(config).__name__}")
+    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    for option in options:
+        if option not in names:
+            raise TypeError(
+                f"unknown {config_class.__name__} keyword {option!r}{closest(option, names)}; known: {', '.join(names)}"
+            )
+    # JSON has no tuples: a list stands for one
+    frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return dataclasses.replace(config, **frozen)  # type: ignore[type-var]
+
+
+class FusionModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="fusionblocks",
+    tags=["image-fusion", "infrared-visible"],
+    pipeline_tag="image-to-image",
+    license="mit",
+    model_card_template=MODEL_CARD,
+):
+    """Base of all networks: ``model(infrared=..., visible=..., **guidance) -> FusionOutput``.
+
+    A network names itself (``name``), its frozen config dataclass (``config_class``), the channels of ``fused``
+    (1: luma, 3: RGB), the tensors it takes beside the pair (``guidance_names``), its paper and licence note, and
+    writes ``__init__`` and ``forward``. Options of ``__init__`` are the fields of the config.
+
+    Args:
+        config: The network's configuration; its defaults are the paper's values.
+        **options: Fields of the configuration to replace.
+
+    Raises:
+        TypeError: If an option is no field of the configuration.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type]
+    fused_channels: ClassVar[int] = 1
+    guidance_names: ClassVar[tuple[str, ...]] = ()
+    paper: ClassVar[str] = ""
+    license_note: ClassVar[str] = ""
+
+    def __init__(self, config: Any = None, **options: Any) -> None:
+        super().__init__()
+        self.config = build_config(type(self).config_class, config, options)
+        self._hub_mixin_config = {"model": self.name, **dataclasses.asdict(self.config)}
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write ``config.json``, ``model.safetensors`` and a model card into a folder.
+
+        Args:
+            save_directory: Folder to write to, made when it does not exist.
+            **options: Passed to ``huggingface_hub.PyTorchModelHubMixin.save_pretrained`` (``push_to_hub``, ...).
+        """
+        card = {"model_name": type(self).__name__, "network": self.name, **options.pop("model_card_kwargs", {})}
+        return super().save_pretrained(save_directory, model_card_kwargs=card, **options)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        config: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        if config is None:
+            raise ValueError(f"{model_id} has no {constants.CONFIG_NAME}: not a folder written by save_pretrained")
+        saved = dict(config)
+        saved_name = saved.pop("model", cls.name)
+        if saved_name != cls.name:
+            raise ValueError(f"{model_id} holds a {saved_name!r} network, not {cls.name!r}")
+        options.pop("model", None)
+        model = cls(**{**saved, **options})
+        if Path(model_id).is_dir():
+            file = Path(model_id) / constants.SAFETENSORS_SINGLE_FILE
+        else:
+            file = Path(
+                hf_hub_download(
+                    repo_id=model_id,
+                    filename=constants.SAFETENSORS_SINGLE_FILE,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    token=token,
+                    local_files_only=local_files_only,
+                )
+            )
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} does not exist: not a folder written by save_pretrained")
+        if not strict:
+            raise ValueError("strict=False would leave weights at their random initial values; loading is strict")
+        load_strict(model, load_file(file, device=map_location), source=str(file))
+        return model.to(map_location).eval()

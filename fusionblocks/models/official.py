@@ -1,0 +1,65 @@
+"""Loading the checkpoints that the networks' authors published."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fusionblocks.models.base import FusionModel
+from fusionblocks.models.loading import load_strict, read_checkpoint
+from fusionblocks.models.registry import list_models, model_class
+
+
+def load_official(name: str, checkpoint: str | Path | Mapping[str, Any], **config: Any) -> FusionModel:
+    """Return a network with the weights of its authors' checkpoint, in evaluation mode.
+
+    Loading is strict: apart from the keys that the authors' code defines and never uses (each network's
+    documentation lists them), any missing or unexpected key is refused by name. Files are read with
+    ``weights_only``: a pickle with code in it is refused and never run.
+
+    Args:
+        name: One of :func:`fusionblocks.list_models`.
+        checkpoint: The authors' file, or what ``torch.load`` returned for it.
+        **config: Fields of the network's configuration, for a checkpoint of other widths.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the network is unknown or has no published checkpoint layout, the file is damaged or holds
+            code, it is another network's checkpoint, or its keys or shapes do not fit.
+        TypeError: If ``checkpoint`` is neither a path nor a dict, or a keyword is no field of the configuration.
+    """
+    model = model_class(name)(**config)
+    layout = _layout(name)
+    if layout is None:
+        raise ValueError(f"{name!r} has no published checkpoint")
+    if isinstance(checkpoint, str | Path):
+        source, raw = str(checkpoint), read_checkpoint(checkpoint)
+    elif isinstance(checkpoint, Mapping):
+        source, raw = "the checkpoint", checkpoint
+    else:
+        raise TypeError(f"checkpoint must be a path or a dict, got {type(checkpoint).__name__}")
+    state = layout.unwrap(raw) if isinstance(raw, Mapping) else None
+    if state is None:
+        raise ValueError(f"{source} is not a checkpoint of {name!r}{_recognised(raw, name)}")
+    load_strict(model, layout.convert(state), source=source)
+    return model.eval()
+
+
+def _layout(name: str) -> Any:
+    try:
+        return importlib.import_module(f"fusionblocks.models.checkpoints.{name}")
+    except ModuleNotFoundError:
+        return None
+
+
+def _recognised(raw: object, name: str) -> str:
+    """Return a hint that names the network whose checkpoint ``raw`` is, if it is one that we know."""
+    for other in list_models():
+        layout = _layout(other)
+        if other != name and layout is not None and isinstance(raw, Mapping) and layout.unwrap(raw) is not None:
+            return f": it looks like one of {other!r}"
+    if isinstance(raw, Mapping):
+        return f": its entries are {', '.join(map(str, list(raw)[:6]))}"
+    return f": it holds a {type(raw).__name__}"
