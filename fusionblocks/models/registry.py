@@ -37,7 +37,9 @@ def model_class(name: str) -> type[FusionModel]:
         ValueError: If there is no such network; the message lists the names and the closest match.
     """
     if name not in _NETWORKS:
-        raise ValueError(f"unknown model {name!r}{closest(str(name), list_models())}; known: {', '.join(list_models())}")
+        raise ValueError(
+            f"unknown model {name!r}{closest(str(name), list_models())}; known: {', '.join(list_models())}"
+        )
     module, cls = _NETWORKS[name]
     return getattr(importlib.import_module(module), cls)
 

@@ -1,0 +1,244 @@
+"""Pictures in, picture out: fusing any pair with any network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from fusionblocks.image import (
+    array_to_tensor,
+    check_values,
+    image_to_array,
+    luma,
+    read_image,
+    tensor_to_array,
+    with_luma,
+)
+from fusionblocks.image.checks import check_pair
+from fusionblocks.models.base import FusionModel, closest
+from fusionblocks.models.registry import create_model
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+def fuse(
+    infrared: Picture,
+    visible: Picture,
+    *,
+    model: FusionModel | str | None = None,
+    resize: Literal["infrared", "visible"] | None = None,
+    tile: int | None = None,
+    **guidance: Any,
+) -> Any:
+    """Fuse an infrared and a visible picture into a colour picture of their size.
+
+    A network that fuses luma keeps the visible picture's chroma (BT.601, full range); colours that leave the RGB
+    cube are brought back at constant hue. The network runs where its weights are, in evaluation mode.
+
+    Args:
+        infrared: The infrared picture: a path, a PIL image, an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or
+            float in [0, 1], or a tensor ``(C, H, W)`` or ``(B, C, H, W)``, uint8 or float in [0, 1]. Three channels
+            are reduced to their luma; 16-bit counts are normalised by percentiles.
+        visible: The visible picture, likewise; one channel counts as gray.
+        model: A network, a name of :func:`fusionblocks.list_models`, or ``None`` for the default (``"laplacian"``).
+        resize: Which of the two to resize when their sizes differ; ``None`` refuses such a pair.
+        tile: Longest side in pixels of the pieces that a large picture is cut into, which bounds the memory.
+            Pieces overlap by an eighth and are blended. ``None`` fuses the picture whole. Networks with global
+            attention see a piece at a time then, so the result differs a little.
+        **guidance: The network's further inputs by name (``semantic``, ``infrared_mask``, ...): float arrays
+            or tensors, with or without the batch dimension; maps have the visible picture's size.
+
+    Returns:
+        An RGB picture in the kind of ``visible``: a ``PIL.Image`` for paths and PIL images, ``(H, W, 3)`` uint8 for
+        arrays, float ``(3, H, W)`` or ``(B, 3, H, W)`` in [0, 1] for tensors.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        TypeError: If a picture is of an unknown kind or dtype, or the network takes no such guidance.
+        ValueError: If a file cannot be read, a shape is no picture's, sizes or batches differ, values are not in
+            [0, 1], or the network's result is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> import fusionblocks as fb
+        >>> infrared = np.random.default_rng(0).random((48, 65))
+        >>> visible = np.random.default_rng(1).integers(0, 256, (48, 65, 3), np.uint8)
+        >>> fused = fb.fuse(infrared, visible)
+        >>> fused.shape, fused.dtype
+        ((48, 65, 3), dtype('uint8'))
+    """
+    network = _network(model)
+    device, dtype = _placement(network, visible)
+    thermal = _luma(_to_batch("infrared", infrared, thermal=True)).to(device)
+    colour = _rgb(_to_batch("visible", visible)).to(device)
+    thermal, colour = _same_size(thermal, colour, resize)
+    check_pair(thermal, colour)
+    guides = _guides(network, guidance, device, dtype)
+
+    with torch.inference_mode(), _evaluating(network):
+        pair = {"infrared": thermal.to(dtype), "visible": colour.to(dtype), **guides}
+        fused = (network(**pair).fused if tile is None else _in_tiles(network, pair, tile)).float()
+        if not torch.isfinite(fused).all():
+            raise ValueError(f"the fused picture of {network.name!r} is not finite: are its weights sound?")
+        fused = fused.clamp(0, 1) if network.fused_channels == 3 else with_luma(fused.clamp(0, 1), colour)
+    return _answer(fused.clone(), visible)
+
+
+def _network(model: FusionModel | str | None) -> FusionModel:
+    if model is None:
+        model = "laplacian"
+    if isinstance(model, str):
+        return create_model(model)
+    if not isinstance(model, FusionModel):
+        raise TypeError(f"model must be a FusionModel, a name or None, got {type(model).__name__}")
+    return model
+
+
+def _placement(network: FusionModel, visible: Picture) -> tuple[torch.device, torch.dtype]:
+    """Return where the network runs; one without weights runs where the picture is."""
+    weight = next(network.parameters(), None)
+    if weight is not None:
+        return weight.device, weight.dtype
+    return visible.device if isinstance(visible, Tensor) else torch.device("cpu"), torch.float32
+
+
+@contextmanager
+def _evaluating(network: FusionModel) -> Iterator[None]:
+    """Put every part of a network into evaluation mode, and each back into its own mode afterwards."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _to_batch(name: str, picture: Picture, *, thermal: bool = False) -> Tensor:
+    """Return any picture as a float tensor ``(B, C, H, W)`` in [0, 1]."""
+    if isinstance(picture, str | Path):
+        picture = read_image(picture)
+    elif isinstance(picture, Image.Image):
+        picture = image_to_array(picture, name)
+    if isinstance(picture, np.ndarray):
+        return array_to_tensor(name, picture, thermal=thermal)[None]
+    if not isinstance(picture, Tensor):
+        raise TypeError(f"{name} must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
+    if picture.ndim not in (3, 4) or picture.shape[-3] not in (1, 3) or 0 in picture.shape:
+        raise ValueError(
+            f"{name} must have shape (C, H, W) or (B, C, H, W) with 1 or 3 channels, got {tuple(picture.shape)}"
+        )
+    if picture.dtype == torch.uint8:
+        picture = picture.float() / 255
+    if not torch.is_floating_point(picture):
+        raise TypeError(f"{name} must be uint8 or float in [0, 1], got {picture.dtype}")
+    check_values(name, picture)
+    return picture.float().reshape(-1, *picture.shape[-3:])
+
+
+def _luma(picture: Tensor) -> Tensor:
+    return luma(picture) if picture.shape[1] == 3 else picture
+
+
+def _rgb(picture: Tensor) -> Tensor:
+    return picture if picture.shape[1] == 3 else picture.expand(-1, 3, -1, -1)
+
+
+def _same_size(infrared: Tensor, visible: Tensor, resize: str | None) -> tuple[Tensor, Tensor]:
+    """Resize the picture that ``resize`` names, or refuse two sizes."""
+    if resize not in (None, "infrared", "visible"):
+        raise ValueError(f"resize must be None, 'infrared' or 'visible', got {resize!r}")
+    sizes = [tuple(picture.shape[-2:]) for picture in (infrared, visible)]
+    if sizes[0] == sizes[1]:
+        return infrared, visible
+    if resize is None:
+        (h_infrared, w_infrared), (h_visible, w_visible) = sizes
+        raise ValueError(
+            f"infrared and visible must have the same size, got {h_infrared}x{w_infrared} and {h_visible}x{w_visible} "
+            "(height x width); pass resize='infrared' or resize='visible' to resize that one, if the two are aligned"
+        )
+    if resize == "infrared":
+        return _resized(infrared, sizes[1]), visible
+    return infrared, _resized(visible, sizes[0])
+
+
+def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _guides(network: FusionModel, guidance: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Return the guidance as batched tensors beside the pair, refusing names that the network does not take."""
+    known = [name for name in inspect.signature(network.forward).parameters if name not in ("infrared", "visible")]
+    guides = {}
+    for name, value in guidance.items():
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise TypeError(f"{network.name!r} takes no guidance {name!r}{closest(name, known)}; {takes}")
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(np.ascontiguousarray(value))
+        if isinstance(value, Tensor):
+            value = value.to(device, dtype)
+            batched = 4 if name.endswith("mask") else 2
+            value = value.reshape(*[1] * (batched - value.ndim), *value.shape)
+        guides[name] = value
+    return guides
+
+
+def _in_tiles(network: FusionModel, pair: dict[str, Any], tile: int) -> Tensor:
+    """Fuse overlapping pieces and blend them with weights that fall linearly towards each piece's border."""
+    if not isinstance(tile, int) or tile < 64:
+        raise ValueError(f"tile must be an integer of at least 64 pixels, got {tile!r}")
+    height, width = pair["infrared"].shape[-2:]
+    total: Tensor | None = None
+    weights: Tensor | None = None
+    for rows in _spans(height, tile):
+        for columns in _spans(width, tile):
+            piece = {
+                name: value[..., rows, columns]
+                if isinstance(value, Tensor) and value.shape[-2:] == (height, width)
+                else value
+                for name, value in pair.items()
+            }
+            fused = network(**piece).fused.float()
+            if total is None or weights is None:
+                total = fused.new_zeros(*fused.shape[:2], height, width)
+                weights = fused.new_zeros(height, width)
+            window = torch.outer(_ramp(fused.shape[-2], tile), _ramp(fused.shape[-1], tile)).to(fused)
+            total[..., rows, columns] += fused * window
+            weights[rows, columns] += window
+    assert total is not None and weights is not None  # noqa: S101 -- a picture has at least one piece
+    return total / weights
+
+
+def _spans(length: int, tile: int) -> list[slice]:
+    """Return overlapping spans of at most ``tile`` that cover ``length``, as even as can be."""
+    if length <= tile:
+        return [slice(0, length)]
+    count = -(-(length - tile // 8) // (tile - tile // 8))
+    starts = [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    return [slice(start, start + tile) for start in starts]
+
+
+def _ramp(length: int, tile: int) -> Tensor:
+    """Return blending weights along a piece: 1 inside, falling towards both ends over the overlap, never 0."""
+    overlap = max(tile // 8, 1)
+    distance = torch.arange(1, length + 1).minimum(torch.arange(length, 0, -1))
+    return (distance / overlap).clamp(max=1)
+
+
+def _answer(fused: Tensor, visible: Picture) -> Any:
+    """Return the fused batch in the kind of the visible picture."""
+    if isinstance(visible, Tensor):
+        fused = fused.to(visible.device)
+        return fused if visible.ndim == 4 else fused[0]
+    array = tensor_to_array(fused[0])
+    return array if isinstance(visible, np.ndarray) else Image.fromarray(array)
