@@ -1,0 +1,25 @@
+"""Attention between positions in plain PyTorch, on its fused ``scaled_dot_product_attention``."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """Compute ``softmax(scale * query @ key.T) @ value``."""
+    width, value_width = query.shape[-1], value.shape[-1]
+    if scale is None:
+        scale = width**-0.5
+    # PyTorch's fused attention serves rows that lie together, query and value of one width; for anything else it
+    # silently computes the whole Nq x Nk matrix. Zero columns change neither the products nor the result.
+    common = max(width, value_width)
+    query, key, value = (_rows(x, common) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, scale=scale)[..., :value_width]
+
+
+def _rows(x: Tensor, width: int) -> Tensor:
+    """Return ``x`` with rows of the given width that are contiguous; a copy only where it is needed."""
+    if x.shape[-1] < width:
+        return F.pad(x, (0, width - x.shape[-1]))
+    return x if x.stride(-1) == 1 else x.contiguous()

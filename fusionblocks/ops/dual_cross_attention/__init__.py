@@ -1,0 +1,67 @@
+"""Two attentions over positions that share one key: the exchange between two modalities."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fusionblocks.ops import _checks
+from fusionblocks.ops._backend import Backend, Operator
+from fusionblocks.ops.dual_cross_attention import reference
+
+_OPERATOR = Operator("dual_cross_attention", Backend("torch", reference.dual_cross_attention))
+
+
+def dual_cross_attention(
+    query_a: Tensor,
+    query_b: Tensor,
+    key: Tensor,
+    value_a: Tensor,
+    value_b: Tensor,
+    *,
+    scale: float | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attend from two streams to the positions of one shared key, each stream with values of its own.
+
+    ``softmax(scale * query_s @ key.T) @ value_s`` for both streams s; no ``Nq x Nk`` matrix is kept.
+
+    Args:
+        query_a: ``(B, heads, Nq, d)``, query of the first stream; float64, float32, float16 or bfloat16.
+        query_b: Query of the second stream, of the same shape.
+        key: ``(B, heads, Nk, d)``, shared by both streams.
+        value_a: ``(B, heads, Nk, dv)``, value of the first stream.
+        value_b: Value of the second stream, of the same shape.
+        scale: Factor of the products; None is ``1 / sqrt(d)``. PSFusion has no scale: pass 1.
+        backend: ``"torch"``, ``"triton"``, ``"auto"``; None follows ``ops.backend`` and the environment.
+
+    Returns:
+        The results of both streams, each ``(B, heads, Nq, dv)``.
+
+    Raises:
+        TypeError: If an argument is no floating-point tensor, dtypes differ, or ``scale`` is no number.
+        ValueError: If shapes or devices do not fit together, ``scale`` is not finite, or no backend has this name.
+        RuntimeError: If the backend asked for cannot serve this call.
+
+    Reference:
+        "Rethinking the necessity of image fusion in high-level vision tasks" (2023), class ``GEFM`` of PSFusion, in
+        whose words a modality's K is the query here, and the shared Q the key.
+
+    Example:
+        >>> import torch
+        >>> query_a, query_b, key, value_a, value_b = torch.rand(5, 1, 1, 35, 8).unbind()
+        >>> out_a, out_b = dual_cross_attention(query_a, query_b, key, value_a, value_b, scale=1.0)
+        >>> out_a.shape
+        torch.Size([1, 1, 35, 8])
+    """
+    _checks.check_rank("(B, heads, Nq, d)", query_a=query_a, query_b=query_b)
+    _checks.check_rank("(B, heads, Nk, d)", key=key)
+    _checks.check_rank("(B, heads, Nk, dv)", value_a=value_a, value_b=value_b)
+    _checks.check_same_sizes({"B": 0, "heads": 1, "Nq": 2, "d": 3}, query_a=query_a, query_b=query_b)
+    _checks.check_same_sizes({"B": 0, "heads": 1, "d": 3}, query_a=query_a, key=key)
+    _checks.check_same_sizes({"B": 0, "heads": 1, "Nk": 2}, key=key, value_a=value_a)
+    _checks.check_same_sizes({"B": 0, "heads": 1, "Nk": 2, "dv": 3}, value_a=value_a, value_b=value_b)
+    _checks.check_scale(scale)
+    query_a, query_b, key, value_a, value_b = _checks.cast_for_autocast(query_a, query_b, key, value_a, value_b)
+    _checks.check_same_kind(query_a=query_a, query_b=query_b, key=key, value_a=value_a, value_b=value_b)
+    run = _OPERATOR.choose(backend, query_a, query_b, key, value_a, value_b)
+    return run(query_a, query_b, key, value_a, value_b, scale)
