@@ -1,0 +1,231 @@
+"""The layers of the package: who may import whom, read from the source and enforced."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fusionblocks import list_models
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fusionblocks"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a layer may import beside the standard library, itself and ``fusionblocks._lazy``."""
+
+    third_party: frozenset[str] = frozenset()
+    ours: frozenset[str] = frozenset()
+    first_use: frozenset[str] = frozenset()
+    """Packages that are imported inside functions alone."""
+    facade: bool = False
+    """Whether ``from fusionblocks import name`` is open to it."""
+
+
+def layer(third_party: str = "", ours: str = "", first_use: str = "", facade: bool = False) -> Layer:
+    return Layer(frozenset(third_party.split()), frozenset(ours.split()), frozenset(first_use.split()), facade)
+
+
+BELOW_INFERENCE = "image ops blocks losses metrics data guidance models"
+LAYERS = {
+    "_lazy": layer(),
+    "image": layer("torch numpy PIL tifffile"),
+    "ops": layer("torch"),
+    "blocks": layer("torch einops timm.layers", "ops image"),
+    "losses": layer("torch numpy", "image"),
+    "metrics": layer("torch numpy", "image"),
+    "data": layer("torch numpy", "image"),
+    "guidance": layer("torch numpy open_clip segment_anything timm", "blocks image", "open_clip segment_anything"),
+    "models": layer("torch numpy einops timm diffusers huggingface_hub safetensors", "blocks guidance image"),
+    "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
+    "training": layer("torch numpy accelerate tqdm tensorboard", f"{BELOW_INFERENCE} inference", facade=True),
+    "cli": layer("torch numpy typer rich", f"{BELOW_INFERENCE} inference training", facade=True),
+    "__main__": layer(ours="cli"),
+    "__init__": layer(ours=f"{BELOW_INFERENCE} inference training"),
+}
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str, bool]]:
+    """Yield ``(line, absolute dotted target, inside a function)`` of every import, ``a.b`` for ``from a import b``."""
+
+    def walk(node: ast.AST, deferred: bool) -> Iterator[tuple[int, str, bool]]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, deferred
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
+            for alias in node.names:
+                yield node.lineno, base if alias.name == "*" else f"{base}.{alias.name}", deferred
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                target = node.args[0].value
+                if target.startswith("."):
+                    parents = package.split(".")
+                    dots = len(target) - len(target.lstrip("."))
+                    target = ".".join([*parents[: len(parents) - dots + 1], target.lstrip(".")])
+                yield node.lineno, target, deferred
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, deferred or function or typing_only)
+
+    yield from walk(tree, False)
+
+
+def is_under(target: str, names: frozenset[str] | set[str]) -> bool:
+    return any(target == name or target.startswith(f"{name}.") for name in names)
+
+
+def network_of(module: str) -> str | None:
+    """Return the network that a module of ``models`` belongs to (``sgdfuse_sampling``: ``sgdfuse``), None if shared."""
+    return next((name for name in NETWORKS if module == name or module.startswith(f"{name}_")), None)
+
+
+def violations(path: str, source: str) -> list[str]:
+    """Return what the file ``path`` (relative to the package, as ``blocks/sdfm.py``) imports against the rules."""
+    parts = path.removesuffix(".py").split("/")
+    unit = parts[0]
+    if unit not in LAYERS:
+        return [f"{path}: {unit!r} has no row in the table of layers"]
+    rules = LAYERS[unit]
+    is_kernels = unit == "ops" and parts[-1] == "kernels"
+    package = ".".join(["fusionblocks", *parts[:-1]])
+    found = []
+    for line, target, deferred in imports(ast.parse(source), package):
+        top, *rest = target.split(".")
+        reason = None
+        if top == "fusionblocks":
+            reason = _ours(unit, parts, rest, rules, deferred)
+        elif top == "triton":
+            if not is_kernels:
+                reason = "triton is imported by ops/*/kernels.py alone"
+        elif top not in sys.stdlib_module_names:
+            if not is_under(target, rules.third_party):
+                reason = f"{unit} may import {', '.join(sorted(rules.third_party)) or 'the standard library alone'}"
+            elif is_under(target, rules.first_use) and not deferred:
+                reason = f"{top} is imported on first use, inside a function"
+        if reason:
+            found.append(f"{path}:{line}: imports {target}: {reason}")
+    return found
+
+
+def _ours(unit: str, parts: list[str], rest: list[str], rules: Layer, deferred: bool) -> str | None:
+    """Return why ``fusionblocks.<rest>`` is closed to a file, or None."""
+    target = rest[0] if rest else ""
+    if target == "_lazy":
+        return None
+    if target not in LAYERS:
+        return None if rules.facade else "the package's front door leads everywhere; import the layer's module"
+    if target == "ops" and rest[-1] == "kernels" or rest[2:3] == ["kernels"]:
+        if unit != "ops":
+            return "a kernel is reached through its operator"
+        return None if deferred else "kernels are imported on first use, inside a function"
+    if target != unit:
+        return (
+            None if target in rules.ours else f"{unit} may import {', '.join(sorted(rules.ours)) or 'no other layer'}"
+        )
+    if unit == "models" and parts[1] != "__init__" and len(rest) > 1:
+        if network_of(rest[1]) not in (None, network_of(parts[1])):
+            return "a network does not import another"
+        if rest[1][0].isupper():
+            return "a network or a shared part is imported from its own module"
+    return None
+
+
+NETWORKS = list_models()
+FILES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_file_keeps_to_its_layer(path: str) -> None:
+    found = violations(path, (PACKAGE / path).read_text())
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("image/color.py", "from fusionblocks.blocks import SDFM"),
+        ("image/color.py", "import einops"),
+        ("image/color.py", "from ..ops import channel_attention"),
+        ("ops/attention/reference.py", "import triton"),
+        ("ops/attention/__init__.py", "def f():\n    import triton.language as tl"),
+        ("ops/attention/__init__.py", "from fusionblocks.ops.attention.kernels import forward"),
+        ("ops/attention/__init__.py", "from .kernels import forward"),
+        ("ops/attention/__init__.py", "from fusionblocks.image import luma"),
+        ("blocks/sdfm.py", "import triton"),
+        ("blocks/sdfm.py", "def f():\n    from fusionblocks.models.base import FusionModel"),
+        ("blocks/sdfm.py", "from ..models import base"),
+        ("blocks/sdfm.py", "from .. import models"),
+        ("blocks/sdfm.py", "from fusionblocks import create_model"),
+        ("blocks/sdfm.py", "import fusionblocks"),
+        ("blocks/sdfm.py", "import timm"),
+        ("blocks/sdfm.py", "from timm.models import resnet34"),
+        ("blocks/sdfm.py", "import diffusers"),
+        ("blocks/sdfm.py", "import importlib\nimportlib.import_module('fusionblocks.models')"),
+        ("blocks/sdfm.py", "import importlib\nimportlib.import_module('..models', __package__)"),
+        ("blocks/sdfm.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import fusionblocks.models"),
+        ("blocks/sdfm.py", "from fusionblocks.ops.attention import kernels"),
+        ("losses/fusion.py", "from fusionblocks.metrics import evaluate"),
+        ("metrics/entropy.py", "from fusionblocks.losses import ssim_loss"),
+        ("data/pairs.py", "from fusionblocks.blocks import SDFM"),
+        ("guidance/clip.py", "from fusionblocks.models import SGAFusion"),
+        ("guidance/clip.py", "import open_clip"),
+        ("models/psfusion.py", "from fusionblocks.ops import cross_attention"),
+        ("models/psfusion.py", "from fusionblocks.models.smfnet import SMFNet"),
+        ("models/psfusion.py", "from .smfnet import SMFNet"),
+        ("models/psfusion.py", "from fusionblocks.models.sgdfuse_sampling import sample"),
+        ("models/base.py", "from fusionblocks.models.smfnet import SMFNet"),
+        ("models/psfusion.py", "from fusionblocks.models import SMFNet"),
+        ("models/psfusion.py", "from fusionblocks.inference import fuse"),
+        ("models/psfusion.py", "import open_clip"),
+        ("inference.py", "import triton"),
+        ("training/engine.py", "import triton"),
+        ("newfolder/part.py", "import torch"),
+        ("_lazy.py", "import torch"),
+    ],
+)
+def test_forbidden_import_is_found(path: str, source: str) -> None:
+    assert violations(path, source), f"{source!r} passed in {path}"
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("image/io.py", "import os, sys\nimport numpy as np\nfrom PIL import Image\nfrom .color import luma"),
+        ("ops/attention/kernels.py", "import torch\nimport triton\nimport triton.language as tl"),
+        ("ops/attention/__init__.py", "def run():\n    from .kernels import forward"),
+        ("ops/attention/__init__.py", "from fusionblocks.ops._backend import choose"),
+        ("blocks/sdfm.py", "from timm.layers import ConvNormAct\nfrom einops import rearrange\nimport torch.nn as nn"),
+        (
+            "blocks/sdfm.py",
+            "from fusionblocks.blocks.dense import DenseLayer\nfrom fusionblocks import ops",
+        ),
+        ("guidance/clip.py", "def load():\n    import open_clip"),
+        (
+            "models/psfusion.py",
+            "from .base import FusionModel\nfrom fusionblocks.blocks import SDFM",
+        ),
+        ("models/sgdfuse.py", "from fusionblocks.models.noise_conditioned_unet import NoiseConditionedUNet"),
+        ("models/sgdfuse.py", "from fusionblocks.models.sgdfuse_sampling import sample"),
+        ("models/checkpoints/psfusion.py", "from fusionblocks.models.checkpoints import convert_keys"),
+        ("inference.py", "from fusionblocks.models import create_model\nfrom fusionblocks import image"),
+    ],
+)
+def test_lawful_import_passes(path: str, source: str) -> None:
+    assert violations(path, source) == []
+
+
+def test_the_message_says_where_what_and_why() -> None:
+    (message,) = violations("blocks/sdfm.py", "import torch\nimport triton\n")
+    assert message == "blocks/sdfm.py:2: imports triton: triton is imported by ops/*/kernels.py alone"
