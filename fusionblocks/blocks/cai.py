@@ -1,0 +1,126 @@
+"""CAI: cross attention and an invertible block keep the high-frequency detail of a feature map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fusionblocks.blocks._checks import check_divisible, check_features, check_same_shape
+from fusionblocks.blocks.channel_attention import CrossChannelAttention
+from fusionblocks.blocks.inverted_residual import InvertedResidual
+from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
+
+
+class DetailNode(nn.Module):
+    """Invertible block: mixes the halves, shifts the second by the first, scales and shifts the first by the second.
+
+    Args:
+        channels: Width ``C`` of both halves together, an even number.
+        expand_ratio: Hidden channels of the subnets for each of their input channels.
+
+    Raises:
+        ValueError: If ``channels`` is not even.
+
+    Reference:
+        "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published class
+        ``DetailNode``).
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks import DetailNode
+        >>> _ = torch.manual_seed(0)
+        >>> node = DetailNode(8).double()
+        >>> first, second = torch.rand(2, 1, 4, 9, 7).double()
+        >>> _, restored = node.inverse(*node(first, second))
+        >>> torch.allclose(restored, second)
+        True
+    """
+
+    def __init__(self, channels: int, *, expand_ratio: float = 2) -> None:
+        super().__init__()
+        check_divisible("channels", channels, "the number of halves", 2)
+        half = channels // 2
+        self.half_channels = half
+        self.mix = InvertibleConv1x1(channels)
+        self.shift_second = InvertedResidual(half, expand_ratio=expand_ratio)  # phi
+        self.scale_first = InvertedResidual(half, expand_ratio=expand_ratio)  # rho
+        self.shift_first = InvertedResidual(half, expand_ratio=expand_ratio)  # eta
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix and couple the halves.
+
+        Args:
+            first: Feature map ``(B, C/2, H, W)``.
+            second: Feature map ``(B, C/2, H, W)``.
+
+        Returns:
+            Both halves, each ``(B, C/2, H, W)``.
+        """
+        self._check(first, second)
+        first, second = split_channels(self.mix(torch.cat([first, second], dim=1)))
+        second = second + self.shift_second(first)
+        first = first * torch.exp(self.scale_first(second)) + self.shift_first(second)
+        return first, second
+
+    def inverse(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the halves from which ``forward`` makes ``first`` and ``second``.
+
+        Args:
+            first: Feature map ``(B, C/2, H, W)``.
+            second: Feature map ``(B, C/2, H, W)``.
+
+        Returns:
+            Both halves, each ``(B, C/2, H, W)``.
+
+        Raises:
+            ValueError: If the channel matrix of the mixing convolution is singular.
+        """
+        self._check(first, second)
+        first = (first - self.shift_first(second)) * torch.exp(-self.scale_first(second))
+        second = second - self.shift_second(first)
+        return split_channels(self.mix.inverse(torch.cat([first, second], dim=1)))
+
+    def _check(self, first: Tensor, second: Tensor) -> None:
+        check_features("first", first, self.half_channels)
+        check_features("second", second, self.half_channels)
+        check_same_shape(first=first, second=second)
+
+
+class CAI(nn.Module):
+    """Cross attention and invertible block (CAI): the halves of a map guide each other, then couple invertibly.
+
+    Both directions share one cross attention.
+
+    Args:
+        channels: Width ``C`` of the feature map, a multiple of ``2 * num_heads``.
+        num_heads: Heads of the cross attention.
+        expand_ratio: Hidden channels of the coupling's subnets for each of their input channels.
+
+    Raises:
+        ValueError: If ``channels`` is no positive multiple of ``2 * num_heads``.
+
+    Reference:
+        "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published class
+        ``DetailFeatureExtraction_Encoder``).
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks import CAI
+        >>> CAI(16, num_heads=4)(torch.rand(1, 16, 9, 7)).shape
+        torch.Size([1, 16, 9, 7])
+    """
+
+    def __init__(self, channels: int, *, num_heads: int = 8, expand_ratio: float = 2) -> None:
+        super().__init__()
+        check_divisible("channels", channels, "2 * num_heads", 2 * num_heads)
+        self.channels = channels
+        self.attention = CrossChannelAttention(channels // 2, num_heads=num_heads)
+        self.coupling = DetailNode(channels, expand_ratio=expand_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Extract the detail features ``(B, C, H, W)`` of a feature map ``(B, C, H, W)``."""
+        check_features("x", x, self.channels)
+        first, second = split_channels(x)
+        guided_first = self.attention(guide=second, value=first)
+        guided_second = self.attention(guide=first, value=second)
+        return torch.cat(self.coupling(guided_first, guided_second), dim=1)

@@ -1,0 +1,127 @@
+"""Attention between channels: one ``C x C`` map a head, so the cost grows linearly with the picture."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from fusionblocks.blocks._checks import check_divisible, check_features, check_same_shape
+from fusionblocks.ops import channel_attention
+
+# Shapes: B batch, C channels, H W picture, heads x c = C
+
+
+class ChannelAttention(nn.Module):
+    """Self-attention over channels (MDTA): every channel of a head looks at the head's other channels.
+
+    Args:
+        channels: Width ``C`` of the feature map, a multiple of ``num_heads``.
+        num_heads: Groups of channels that attend among themselves.
+        depthwise: Mix each projection's neighbourhood channel by channel (MDTA); ``False`` mixes all channels of
+            the projections with a dense 3 x 3 convolution, as the second block of SMFNet's base branch does.
+        bias: Give the convolutions a bias.
+
+    Raises:
+        ValueError: If ``channels`` is no positive multiple of ``num_heads``.
+
+    Reference:
+        "Restormer: Efficient Transformer for High-Resolution Image Restoration", 2022 (MDTA); "A Semantic-Aware and
+        Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published classes ``Attention`` and
+        ``AttentionBase``).
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks import ChannelAttention
+        >>> ChannelAttention(16, num_heads=4)(torch.rand(1, 16, 9, 7)).shape
+        torch.Size([1, 16, 9, 7])
+    """
+
+    def __init__(self, channels: int, *, num_heads: int = 8, depthwise: bool = True, bias: bool = False) -> None:
+        super().__init__()
+        check_divisible("channels", channels, "num_heads", num_heads)
+        self.channels = channels
+        self.num_heads = num_heads
+        groups = 3 * channels if depthwise else 1
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=bias)
+        self.qkv_local = nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=groups, bias=bias)
+        self.project = nn.Conv2d(channels, channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            x: Feature map ``(B, C, H, W)``.
+
+        Returns:
+            The attended feature map ``(B, C, H, W)``; the residual is the caller's.
+        """
+        check_features("x", x, self.channels)
+        query, key, value = self.qkv_local(self.qkv(x)).chunk(3, dim=1)
+        return _attend(query, key, value, self.temperature, self.project)
+
+
+class CrossChannelAttention(nn.Module):
+    """Attention over channels between two feature maps: the guide asks, the other map answers.
+
+    Args:
+        channels: Width ``C`` of both maps, a multiple of ``num_heads``.
+        num_heads: Groups of channels that attend among themselves.
+        bias: Give the convolutions a bias.
+
+    Raises:
+        ValueError: If ``channels`` is no positive multiple of ``num_heads``.
+
+    Reference:
+        "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published class
+        ``Cross_Trans_Attention``).
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks import CrossChannelAttention
+        >>> guide, value = torch.rand(2, 1, 16, 9, 7)
+        >>> CrossChannelAttention(16, num_heads=4)(guide, value).shape
+        torch.Size([1, 16, 9, 7])
+    """
+
+    def __init__(self, channels: int, *, num_heads: int = 8, bias: bool = True) -> None:
+        super().__init__()
+        check_divisible("channels", channels, "num_heads", num_heads)
+        self.channels = channels
+        self.num_heads = num_heads
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
+        self.query = nn.Conv2d(channels, channels, 1, bias=bias)
+        self.query_local = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=bias)
+        self.key_value = nn.Conv2d(channels, 2 * channels, 1, bias=bias)
+        self.key_value_local = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels, bias=bias)
+        self.project = nn.Conv2d(channels, channels, 1, bias=bias)
+
+    def forward(self, guide: Tensor, value: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            guide: Feature map ``(B, C, H, W)`` that gives the queries.
+            value: Feature map ``(B, C, H, W)`` that gives keys and values.
+
+        Returns:
+            The feature map ``(B, C, H, W)`` of ``value``'s content, mixed as ``guide`` asks.
+        """
+        check_features("guide", guide, self.channels)
+        check_features("value", value, self.channels)
+        check_same_shape(guide=guide, value=value)
+        query = self.query_local(self.query(guide))
+        key, content = self.key_value_local(self.key_value(value)).chunk(2, dim=1)
+        return _attend(query, key, content, self.temperature, self.project)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, project: nn.Conv2d) -> Tensor:
+    """Split ``(B, C, H, W)`` maps into heads, attend over channels, join the heads and project them."""
+    heads, height = temperature.shape[0], query.shape[-2]
+    query, key, value = (rearrange(x, "b (heads c) h w -> b heads c (h w)", heads=heads) for x in (query, key, value))
+    # the operator multiplies the 1 x 1 convolution into the small C x C maps, which saves a pass over the picture
+    weight = rearrange(project.weight, "c_out c_in 1 1 -> c_out c_in")
+    attended = rearrange(
+        channel_attention(query, key, value, temperature, projection=weight), "b c (h w) -> b c h w", h=height
+    )
+    return attended if project.bias is None else attended + rearrange(project.bias, "c -> c 1 1").to(attended.dtype)
