@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,7 +20,8 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | No
 
 
 def _rows(x: Tensor, width: int) -> Tensor:
-    """Return ``x`` with rows of the given width that are contiguous; a copy only where it is needed."""
+    """Return ``x`` with contiguous rows of the given width; a copy only where it is needed."""
     if x.shape[-1] < width:
-        return F.pad(x, (0, width - x.shape[-1]))
-    return x if x.stride(-1) == 1 else x.contiguous()
+        x = F.pad(x, (0, width - x.shape[-1]))
+    # clone, since contiguous() leaves the strides of rows with a single element as they are
+    return x if x.stride(-1) == 1 else x.clone(memory_format=torch.contiguous_format)
