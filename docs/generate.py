@@ -1,0 +1,216 @@
+"""Write what the documentation takes from the package: an API page a module, tables, and the sample's pictures.
+
+Everything goes to ``docs/api``, which is built and not tracked. Names come from the packages' own tables, so a public
+name without a page is impossible.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from sphinx.util import logging
+
+import fusionblocks as fb
+
+logger = logging.getLogger(__name__)
+
+SCENE = {"seed": 3, "height": 360, "width": 480}
+PACKAGES = {
+    "ops": "Operators",
+    "image": "Pictures",
+    "data": "Data",
+}
+"""The packages that have one page; blocks and models have one a module."""
+
+
+def write_all(docs: Path) -> None:
+    """Write all pages, tables and pictures below ``docs/api``."""
+    api = docs / "api"
+    shutil.rmtree(api, ignore_errors=True)
+    (api / "blocks").mkdir(parents=True)
+    (api / "models").mkdir()
+    write_pages(api)
+    (api / "blocks_table.md").write_text(blocks_table())
+    (api / "models_table.md").write_text(models_table())
+    write_pictures(api)
+
+
+# --- pages ---------------------------------------------------------------------------------------------------------
+
+
+def write_pages(api: Path) -> None:
+    """Write the API pages, every public name once, under the shortest path that users import it from."""
+    root = [name for name in fb.__all__ if name != "__version__" and not isinstance(value_of(fb, name), ModuleType)]
+    left = set(root)
+
+    def page(file: Path, title: str, names: Iterable[str], package: str) -> None:
+        lines = [title, "=" * len(title), ""]
+        for name in sorted(names, key=str.lower):
+            home = "fusionblocks" if name in root else f"fusionblocks.{package}"
+            left.discard(name)
+            lines += directive(home, name)
+        file.write_text("\n".join(lines))
+
+    for package in ("blocks", "models"):
+        module = importlib.import_module(f"fusionblocks.{package}")
+        pages: dict[str, list[str]] = {}
+        for name in module.__all__:
+            pages.setdefault(module._MODULES[name].lstrip("."), []).append(name)
+        for stem, names in sorted(pages.items()):
+            file = api / package / f"{stem}.rst"
+            page(file, ", ".join(sorted(names, key=str.lower)), names, package)
+            with file.open("a") as stream:
+                stream.write("\n".join(["", *records(f"fusionblocks.{package}.{stem}", names)]))
+        toctree(api / f"{package}.rst", package.capitalize(), [f"{package}/{stem}" for stem in sorted(pages)])
+    for package, title in PACKAGES.items():
+        module = importlib.import_module(f"fusionblocks.{package}")
+        names = getattr(module, "__all__", [])
+        if not names:
+            logger.warning("fusionblocks.%s lists no public names in __all__", package)
+        page(api / f"{package}.rst", title, names, package)
+    page(api / "inference.rst", "Inference", sorted(left), "")
+    toctree(api / "index.rst", "API", ["inference", "models", "blocks", *PACKAGES])
+
+
+def records(home: str, shown: list[str]) -> list[str]:
+    """Return the directives of a module's tuples and dataclasses that its public names take or return."""
+    try:
+        module = importlib.import_module(home)
+    except ImportError:
+        return []  # reported with the names
+    return [
+        line
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == home and not name.startswith("_") and name not in shown
+        if issubclass(value, tuple) or dataclasses.is_dataclass(value)
+        for line in directive(home, name)
+    ]
+
+
+def homes() -> dict[str, str]:
+    """Return where each public name is documented: ``{"SDFM": "fusionblocks.SDFM", ...}``."""
+    found = {}
+    for package in ("blocks", "models", *PACKAGES):
+        for name in getattr(importlib.import_module(f"fusionblocks.{package}"), "__all__", []):
+            found[name] = f"fusionblocks.{package}.{name}"
+    return found | {name: f"fusionblocks.{name}" for name in fb.__all__}
+
+
+def toctree(file: Path, title: str, entries: list[str]) -> None:
+    lines = [title, "=" * len(title), "", ".. toctree::", "   :maxdepth: 1", "", *(f"   {entry}" for entry in entries)]
+    file.write_text("\n".join([*lines, ""]))
+
+
+def directive(home: str, name: str) -> list[str]:
+    """Return the autodoc directive of a public name."""
+    value = value_of(importlib.import_module(home), name)
+    if value is None:
+        return []
+    if inspect.isclass(value):
+        if issubclass(value, BaseException):
+            return [f".. autoexception:: {home}.{name}", ""]
+        return [f".. autoclass:: {home}.{name}", "   :members:", "   :show-inheritance:", ""]
+    kind = "autofunction" if callable(value) else "autodata"
+    return [f".. {kind}:: {home}.{name}", ""]
+
+
+def value_of(module: ModuleType, name: str) -> object:
+    """Return a public attribute; one that cannot be imported is a warning, which fails the build."""
+    try:
+        return getattr(module, name)
+    except (ImportError, AttributeError) as error:
+        logger.warning("%s.%s is public and cannot be imported: %s", module.__name__, name, error)
+        return None
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def table(header: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("\n", " ") for cell in line) + " |" for line in lines) + "\n"
+
+
+def models_table() -> str:
+    """Return the networks of the registry as a Markdown table."""
+    import torch
+
+    from fusionblocks.models import model_class
+
+    rows = []
+    for name in fb.list_models():
+        try:
+            network = model_class(name)
+        except ImportError as error:
+            logger.warning("network %s cannot be imported: %s", name, error)
+            continue
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in network().parameters())
+        rows.append(
+            [
+                f"`{name}`",
+                f"{{py:obj}}`~fusionblocks.{network.__name__}`",
+                ", ".join(["pair", *(f"`{guide}`" for guide in network.guidance_names)]),
+                "RGB" if network.fused_channels == 3 else "luma",
+                f"{parameters / 1e6:.2f} M" if parameters else "none",
+                network.paper,
+                network.license_note,
+            ]
+        )
+    return table(["name", "class", "takes", "`fused`", "parameters", "paper", "licence note"], rows)
+
+
+def blocks_table() -> str:
+    """Return the blocks with their papers and published classes, from the docstrings, as a Markdown table."""
+    from fusionblocks import blocks
+
+    rows = []
+    for name in sorted(blocks.__all__, key=str.lower):
+        block = value_of(blocks, name)
+        if block is None:
+            continue
+        summary, reference = sections(inspect.getdoc(block) or "")
+        rows.append([f"{{py:obj}}`~fusionblocks.{name}`", markdown(summary), markdown(reference)])
+    return table(["block", "what it does", "from"], rows)
+
+
+def sections(doc: str) -> tuple[str, str]:
+    """Return the first sentence of a docstring and its ``Reference:`` section, each on one line."""
+    summary = " ".join(doc.partition("\n\n")[0].split())
+    match = re.search(r"^References?:\n((?:[ ]+.*\n?|\n)+)", doc, re.MULTILINE)
+    return summary, " ".join(match.group(1).split()) if match else ""
+
+
+def markdown(text: str) -> str:
+    """Return a line of reST as Markdown: literals and roles."""
+    text = re.sub(r":\w+:`~?([^`<]+)`", lambda match: f"`{match.group(1).rpartition('.')[2]}`", text)
+    return text.replace("``", "`").replace("|", r"\|")
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+
+def write_pictures(api: Path) -> None:
+    """Write the sample pair and its fusion as JPEG."""
+    try:
+        scene = fb.data.synthetic_scene(**SCENE)
+        pictures = {
+            "infrared": scene.infrared.expand(3, -1, -1),
+            "visible": scene.visible,
+            "fused": fb.fuse(scene.infrared, scene.visible),
+        }
+    except (ImportError, AttributeError) as error:
+        logger.warning("the sample pictures cannot be made: %s", error)
+        return
+    from PIL import Image
+
+    for name, picture in pictures.items():
+        array = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(api / f"{name}.jpg", quality=90)
