@@ -13,11 +13,35 @@ _MODULES = {
     "Padding": ".padding",
     "crop": ".padding",
     "pad_to_multiple": ".padding",
+    "reflect_pad": ".padding",
     # colour
     "luma": ".color",
     "rgb_to_ycbcr": ".color",
     "with_luma": ".color",
     "ycbcr_to_rgb": ".color",
+    # arrays and tensors
+    "array_to_tensor": ".convert",
+    "normalize_percentiles": ".convert",
+    "tensor_to_array": ".convert",
+    # filters
+    "gaussian_blur": ".filters",
+    "gaussian_kernel": ".filters",
+    "gradient_magnitude": ".filters",
+    "laplacian": ".filters",
+    "sobel": ".filters",
+    # pyramids
+    "gaussian_pyramid": ".pyramid",
+    "laplacian_pyramid": ".pyramid",
+    "max_levels": ".pyramid",
+    "reconstruct": ".pyramid",
+    # structural similarity
+    "ssim": ".similarity",
+    "ssim_map": ".similarity",
+    # reading and writing
+    "READABLE_SUFFIXES": ".io",
+    "WRITABLE_SUFFIXES": ".io",
+    "read_image": ".io",
+    "write_image": ".io",
 }
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

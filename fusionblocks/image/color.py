@@ -27,8 +27,7 @@ def luma(rgb: Tensor) -> Tensor:
         0.29899999499320984
     """
     _check_channels("rgb", rgb, 3)
-    red, green, blue = rgb.split(1, dim=-3)
-    return RED * red + GREEN * green + BLUE * blue
+    return _luma(rgb)
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
@@ -121,7 +120,9 @@ def with_luma(luma: Tensor, rgb: Tensor) -> Tensor:
     return (y + saturation * chroma).clamp(0, 1)
 
 
-_luma = luma  # within `with_luma` the name is an argument
+def _luma(rgb: Tensor) -> Tensor:
+    red, green, blue = rgb.split(1, dim=-3)
+    return RED * red + GREEN * green + BLUE * blue
 
 
 def _check_channels(name: str, x: Tensor, channels: int) -> None:

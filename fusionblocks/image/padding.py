@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -44,11 +45,8 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, Padding]:
         raise ValueError(f"multiple must be a positive integer, got {multiple!r}")
     if x.ndim < 2 or x.shape[-2] < 1 or x.shape[-1] < 1:
         raise ValueError(f"x must have shape (..., H, W) with at least one pixel, got {tuple(x.shape)}")
-    if multiple == 1:
-        return x, Padding(0, 0, 0, 0)
-    x, top, bottom = _reflect(x, -2, multiple)
-    x, left, right = _reflect(x, -1, multiple)
-    return x, Padding(left, right, top, bottom)
+    padding = Padding(*_missing(x.shape[-1], multiple), *_missing(x.shape[-2], multiple))
+    return reflect_pad(x, padding), padding
 
 
 def crop(x: Tensor, padding: Padding) -> Tensor:
@@ -72,19 +70,46 @@ def crop(x: Tensor, padding: Padding) -> Tensor:
     height, width = x.shape[-2:]
     if height <= top + bottom or width <= left + right:
         raise ValueError(f"x must be larger than its padding, got {height}x{width} (height x width) and {padding}")
+    if torch.compiler.is_compiling():  # a view is contiguous or not by its size, which would bind an export
+        x = x.index_select(-2, torch.arange(top, height - bottom, device=x.device))
+        return x.index_select(-1, torch.arange(left, width - right, device=x.device))
     return x[..., top : height - bottom, left : width - right]
 
 
-def _reflect(x: Tensor, dim: int, multiple: int) -> tuple[Tensor, int, int]:
-    """Reflect ``x`` along one dimension; returns it with the pixels added before and after."""
-    size = x.shape[dim]
-    missing = (size + multiple - 1) // multiple * multiple - size
-    if not torch.compiler.is_compiling() and missing == 0:  # an export must not be bound to one side of a branch
-        return x, 0, 0
-    before = missing // 2
+def reflect_pad(x: Tensor, padding: Padding) -> Tensor:
+    """Reflect a picture on its four sides by any number of pixels, more than it has included.
+
+    Args:
+        x: ``(..., H, W)``, any dtype, ``H, W >= 1``.
+        padding: Pixels to add on each side, none negative.
+
+    Returns:
+        ``(..., top + H + bottom, left + W + right)``.
+
+    Example:
+        >>> reflect_pad(torch.tensor([[1, 2, 3]]), Padding(left=1, right=5, top=0, bottom=0))
+        tensor([[2, 1, 2, 3, 2, 1, 2, 3, 2]])
+    """
+    left, right, top, bottom = padding
+    if not torch.compiler.is_compiling():  # an export must not be bound to one side of these branches
+        if not any(padding):
+            return x
+        height, width = x.shape[-2:]
+        if x.is_floating_point() and x.numel() and max(top, bottom) < height and max(left, right) < width:
+            # the fast way, which PyTorch has for three or four dimensions and padding smaller than the picture
+            padded = F.pad(x.reshape(-1, height, width), tuple(padding), mode="reflect")
+            return padded.view(*x.shape[:-2], *padded.shape[-2:])
+    return _reflect(_reflect(x, -2, top, bottom), -1, left, right)
+
+
+def _reflect(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     # a reflected signal is periodic: 0 1 2 3 | 2 1 | 0 1 2 3 ... repeats after 2 (size - 1)
-    index = torch.arange(-before, size + missing - before, device=x.device)
+    size = x.shape[dim]
     period = torch.sym_max(2 * (size - 1), 1)
-    index = index.remainder(period)
-    index = torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
-    return x.index_select(dim, index), before, missing - before
+    index = torch.arange(-before, size + after, device=x.device).remainder(period)
+    return x.index_select(dim, torch.minimum(index, period - index))
+
+
+def _missing(size: int, multiple: int) -> tuple[int, int]:
+    missing = (multiple - size % multiple) % multiple  # not -size % multiple: inductor has no modulo of negative sizes
+    return missing // 2, missing - missing // 2
