@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -60,14 +60,17 @@ class backend:  # noqa: N801  (used as ``with backend("torch"):``)
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to compute an operator; ``refuse`` gets the call's tensors and says why it cannot serve them, or None."""
+    """One way to compute an operator.
+
+    ``refuse`` gets the call's tensors, none when the question is general, and says why it cannot serve them, or None.
+    """
 
     name: str
     call: Callable[..., Any]
-    refuse: Callable[..., str | None] | None = None
+    refuse: Callable[[Sequence[Tensor]], str | None] | None = None
 
-    def reason_against(self, tensors: tuple[Tensor, ...]) -> str | None:
-        return None if self.refuse is None else self.refuse(*tensors)
+    def reason_against(self, tensors: Sequence[Tensor]) -> str | None:
+        return None if self.refuse is None else self.refuse(tensors)
 
 
 class Operator:
@@ -104,14 +107,14 @@ class Operator:
         why = [f"{known}: {reason}" for known, reason in against.items() if reason is not None]
         return f"{self.name} runs on {chosen}: chosen automatically" + (f" ({'; '.join(why)})" if why else "")
 
-    def _first_that_serves(self, tensors: tuple[Tensor, ...]) -> Backend:
+    def _first_that_serves(self, tensors: Sequence[Tensor]) -> Backend:
         *faster, reference = self.backends.values()
         for candidate in faster:
             if candidate.reason_against(tensors) is None:
                 return candidate
         return reference
 
-    def _reason_against(self, name: str, tensors: tuple[Tensor, ...]) -> str | None:
+    def _reason_against(self, name: str, tensors: Sequence[Tensor]) -> str | None:
         if name not in self.backends:
             return f"{self.name} has no {name} implementation"
         return self.backends[name].reason_against(tensors)

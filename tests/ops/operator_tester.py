@@ -145,6 +145,7 @@ class OperatorTester:
 
     def test_compiles_without_a_graph_break(self) -> None:
         tensors = {name: tensor.float() for name, tensor in self.tensors().items()}
+        torch.compiler.reset()
         compiled = torch.compile(self.run, fullgraph=True, backend="aot_eager")
         eager_results, eager_gradients = backpropagate(self.run, tensors)
         results, gradients = backpropagate(compiled, tensors)
@@ -153,6 +154,7 @@ class OperatorTester:
 
     def test_compiles_under_autocast(self) -> None:
         tensors = {name: tensor.float() for name, tensor in self.tensors().items()}
+        torch.compiler.reset()
         compiled = torch.compile(self.run, fullgraph=True, backend="aot_eager")
         with torch.autocast("cpu", torch.bfloat16):
             results, wanted = as_tuple(compiled(**tensors)), as_tuple(self.run(**tensors))
