@@ -1,0 +1,14 @@
+"""Data: synthetic aligned infrared-visible scenes."""
+
+from __future__ import annotations
+
+from fusionblocks._lazy import lazy_attributes
+
+_MODULES = {
+    "CLASS_NAMES": ".synthetic",
+    "SyntheticScene": ".synthetic",
+    "synthetic_scene": ".synthetic",
+}
+
+__all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__ = lazy_attributes(__name__, _MODULES)
