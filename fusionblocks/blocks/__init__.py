@@ -29,6 +29,7 @@ _MODULES = {
     "DualCrossAttention": ".psfm",
     "PSFM": ".psfm",
     "SemanticInjection": ".semantic_injection",
+    "ImageHead": ".scene_fidelity",
     "SceneFidelityPath": ".scene_fidelity",
     "SceneMask": ".scene_fidelity",
     "S2PM": ".s2pm",
