@@ -1,0 +1,45 @@
+"""The examples and the composed network of the README and the documentation run as they are written."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fusionblocks.image import read_image
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_composed_network_of_a_page_runs(page: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "class TinyFusion" in block]
+    names: dict[str, object] = {}
+    exec(compile(code, page, "exec"), names)
+    torch.manual_seed(0)
+    fused = names["TinyFusion"]()(torch.rand(1, 1, 33, 50), torch.rand(1, 1, 33, 50))
+    assert fused.shape == (1, 1, 33, 50)
+    assert torch.isfinite(fused).all()
+
+
+def test_compose_network_learns_and_fuses(tmp_path: Path) -> None:
+    output = tmp_path / "out" / "fused.png"
+    script = ROOT / "examples" / "compose_network.py"
+    command = [sys.executable, str(script), "--steps", "8", "--output", str(output)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    first, last = (float(value) for value in re.findall(r"loss ([\d.]+)", finished.stdout))
+    assert last < first
+    assert read_image(output).shape == (120, 160, 3)
+
+
+def test_every_example_is_listed() -> None:
+    listing = (ROOT / "examples" / "README.md").read_text()
+    scripts = [path.name for path in (ROOT / "examples").glob("*.py")]
+    assert scripts
+    assert all(f"`{script}`" in listing for script in scripts)
