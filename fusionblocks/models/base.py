@@ -10,10 +10,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fusionblocks.models.loading import load_strict
+from fusionblocks.models.loading import load_strict, read_checkpoint
 
 Config = TypeVar("Config")
 
@@ -187,5 +186,5 @@ class FusionModel(
             raise FileNotFoundError(f"{file} does not exist: not a folder written by save_pretrained")
         if not strict:
             raise ValueError("strict=False would leave weights at their random initial values; loading is strict")
-        load_strict(model, load_file(file, device=map_location), source=str(file))
+        load_strict(model, read_checkpoint(file), source=str(file))
         return model.to(map_location).eval()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
+import contextlib
+import pickletools
+import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ def read_checkpoint(file: str | Path) -> Any:
     """
     file = Path(file)
     if not file.is_file():
-        raise FileNotFoundError(f"checkpoint {file} does not exist")
+        raise FileNotFoundError(f"checkpoint {file} {'is a folder, not a file' if file.is_dir() else 'does not exist'}")
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -35,23 +39,39 @@ def read_checkpoint(file: str | Path) -> Any:
         except SafetensorError as error:
             raise ValueError(f"checkpoint {file} is damaged or no safetensors file: {error}") from error
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            reason = str(error).strip().splitlines()[-1] if "GLOBAL" not in str(error) else _blocked_global(str(error))
-            raise ValueError(
-                f"checkpoint {file} is a pickle with code in it and was refused, nothing of it ran ({reason}); "
-                "ask its owner for the state dict alone: torch.save(model.state_dict(), file)"
-            ) from error
-        raise ValueError(f"checkpoint {file} is damaged or no checkpoint: {error}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"checkpoint {file} is damaged or no checkpoint: {error}") from error
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged bytes raise almost anything
+        message = " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {message.partition('. ')[0]}".rstrip(": ")
+        code = _code_in(file, message)
+    # outside the handler: torch's own message advises to load the file unsafely
+    if code:
+        raise ValueError(
+            f"checkpoint {file} is a pickle with code in it and was refused, nothing of it ran ({code}); "
+            "ask its owner for the state dict alone: torch.save(model.state_dict(), file)"
+        )
+    raise ValueError(f"checkpoint {file} is damaged or no checkpoint ({reason})")
 
 
-def _blocked_global(message: str) -> str:
-    """Return the part of torch's message that names the class or function it blocked."""
-    start = message.index("GLOBAL")
-    return message[start:].split(" was not", 1)[0].split("\n", 1)[0]
+def _code_in(file: Path, message: str) -> str | None:
+    """Return what a file that torch refused with ``message`` would have run, or None if it holds no code."""
+    if "TorchScript" in message:
+        return "a TorchScript program"
+    blocked = re.search(r"GLOBAL ([\w.]*\w)", message)
+    if zipfile.is_zipfile(file):
+        return blocked[1] if blocked else None
+    # plain pickles, maybe cut off, maybe of a protocol that torch does not read: list their instructions, run none
+    imports: list[str | None] = []
+    with contextlib.suppress(Exception), file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
+        while True:
+            whole = list(pickletools.genops(stream))
+            imports += [name for code, name, _ in whole if code.name in ("GLOBAL", "INST", "STACK_GLOBAL")]
+    if not imports or not (blocked or "Unsupported operand" in message):
+        return None
+    return blocked[1] if blocked else (imports[0] or "a pickled object")
 
 
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from fusionblocks.models.base import FusionModel
 from fusionblocks.models.loading import load_strict, read_checkpoint
@@ -17,7 +20,8 @@ def load_official(name: str, checkpoint: str | Path | Mapping[str, Any], **confi
 
     Loading is strict: apart from the keys that the authors' code defines and never uses (each network's
     documentation lists them), any missing or unexpected key is refused by name. Files are read with
-    ``weights_only``: a pickle with code in it is refused and never run.
+    ``weights_only``: a pickle with code in it is refused and never run. Where authors released weights for some of
+    the network's parts alone, these are loaded just as strictly, and a ``UserWarning`` names the others.
 
     Args:
         name: One of :func:`fusionblocks.list_models`.
@@ -43,14 +47,34 @@ def load_official(name: str, checkpoint: str | Path | Mapping[str, Any], **confi
     state = layout.unwrap(raw) if isinstance(raw, Mapping) else None
     if state is None:
         raise ValueError(f"{source} is not a checkpoint of {name!r}{_recognised(raw, name)}")
-    load_strict(model, layout.convert(state), source=source)
+    released = layout.convert(state)
+    untrained = _unreleased(model, layout)
+    load_strict(model, {**untrained, **released}, source=source)
+    if untrained:
+        parts = sorted({key.partition(".")[0] for key in untrained})
+        warnings.warn(
+            f"the authors of {name!r} released weights of {', '.join(layout.PARTS)} alone: {', '.join(parts)} of this "
+            "network stay at their random initial values, and it must be trained before it fuses",
+            stacklevel=2,
+        )
     return model.eval()
 
 
+def _unreleased(model: FusionModel, layout: Any) -> dict[str, Tensor]:
+    """Return the initial weights of the parts that the authors' file does not hold (see ``PARTS`` of the layouts)."""
+    parts = getattr(layout, "PARTS", None)
+    if parts is None:
+        return {}
+    return {key: value for key, value in model.state_dict().items() if key.partition(".")[0] not in parts}
+
+
 def _layout(name: str) -> Any:
+    module = f"fusionblocks.models.checkpoints.{name}"
     try:
-        return importlib.import_module(f"fusionblocks.models.checkpoints.{name}")
-    except ModuleNotFoundError:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
         return None
 
 

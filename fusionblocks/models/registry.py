@@ -34,12 +34,14 @@ def model_class(name: str) -> type[FusionModel]:
         name: One of :func:`list_models`.
 
     Raises:
+        TypeError: If ``name`` is no string.
         ValueError: If there is no such network; the message lists the names and the closest match.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, the name of a model, got {type(name).__name__}")
     if name not in _NETWORKS:
-        raise ValueError(
-            f"unknown model {name!r}{closest(str(name), list_models())}; known: {', '.join(list_models())}"
-        )
+        known = list_models()
+        raise ValueError(f"unknown model {name!r}{closest(name.lower(), known)}; known: {', '.join(known)}")
     module, cls = _NETWORKS[name]
     return getattr(importlib.import_module(module), cls)
 

@@ -12,6 +12,8 @@ Each module ``fusionblocks.models.checkpoints.<network>`` defines
     ``{pattern: reason}`` of the keys that the authors' code defines and never uses; these are ignored.
 ``convert(state) -> dict[str, Tensor]``
     Published keys to ours; by default the two tables above, applied by :func:`convert_keys`.
+``PARTS`` (optional)
+    The network's children that the authors' file holds, where they released no weights of the others.
 """
 
 from __future__ import annotations
@@ -55,4 +57,6 @@ def convert_keys(state: Mapping[str, Tensor], renames: Renames, unused: Mapping[
 
 def is_state(value: object) -> bool:
     """Return whether ``value`` is a plain state dict: names to tensors, and not empty."""
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
