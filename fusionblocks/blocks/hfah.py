@@ -89,8 +89,8 @@ class HFAH(nn.Module):
         finest = features[0].shape[-2:]
         aligned = []
         for feature, attention, reduce in zip(features, self.attention, self.reduce, strict=True):
-            level = reduce(attention(feature))
-            if level.shape[-2:] != finest:
-                level = F.interpolate(level, size=finest, mode="bilinear", align_corners=True)
-            aligned.append(level)
+            reduced = reduce(attention(feature))  # (B, hidden, H_i, W_i)
+            if reduced.shape[-2:] != finest:
+                reduced = F.interpolate(reduced, size=finest, mode="bilinear", align_corners=True)
+            aligned.append(reduced)
         return self.head(torch.cat(aligned, dim=1))

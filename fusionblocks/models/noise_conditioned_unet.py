@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import UNet2DModel
@@ -44,6 +46,13 @@ class NoiseConditionedUNet(UNet2DModel):
         >>> unet(torch.rand(2, 5, 12, 10), torch.tensor([0.9, 0.5])).shape
         torch.Size([2, 3, 12, 10])
     """
+
+    # what UNet2DModel is built from follows from our own options, so only these are saved
+    ignore_for_config = [
+        option
+        for option in inspect.signature(UNet2DModel.__init__).parameters
+        if option not in ("in_channels", "out_channels", "layers_per_block", "dropout")
+    ]
 
     @register_to_config
     def __init__(
@@ -91,7 +100,7 @@ class NoiseConditionedUNet(UNet2DModel):
         """Channels of the decoder's features, the finest level first."""
         return tuple(block.resnets[-1].out_channels for block in reversed(self.up_blocks))
 
-    def forward(self, x: Tensor, noise_level: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, noise_level: Tensor) -> Tensor:
         """Return the noise in a noisy picture.
 
         Args:
@@ -162,8 +171,8 @@ class NoiseConditionedUNet(UNet2DModel):
             )
 
 
-def _decode(block: nn.Module, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
-    """Return a decoder level's features; takes its skip connections off the end of ``skips``."""
+def _decode(block: Any, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+    """Return the features of a diffusers decoder block; takes its skip connections off the end of ``skips``."""
     attentions = getattr(block, "attentions", [nn.Identity()] * len(block.resnets))
     for resnet, attention in zip(block.resnets, attentions, strict=True):
         x = torch.cat([x, skips.pop()], dim=1)

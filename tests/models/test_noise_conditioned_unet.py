@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import inspect
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -63,6 +66,7 @@ def test_decoder_features_come_from_the_same_pass() -> None:
 
 def test_agrees_with_the_library_it_builds_on() -> None:
     unet, (x, noise_level) = narrow(), noisy()
+    unet.register_to_config(center_input_sample=False, time_embedding_type="positional")
     with torch.no_grad():
         expected = super(NoiseConditionedUNet, unet).forward(x, noise_level).sample
         assert_close(unet(x, noise_level), expected, "diffusers' own pass", rtol=1e-5, atol=1e-6)
@@ -105,7 +109,7 @@ def test_gradients_reach_every_parameter_also_with_checkpointing() -> None:
 
 def test_compiles_and_exports() -> None:
     torch.compiler.reset()
-    unet, inputs = narrow(), noisy()
+    unet, inputs = narrow(multipliers=(1, 2)), noisy()
     with torch.no_grad():
         expected = unet(*inputs)
         compiled = torch.compile(unet, fullgraph=True, backend="aot_eager")(*inputs)
@@ -134,6 +138,10 @@ def test_half_precision_weights() -> None:
 def test_saves_and_loads_by_itself(tmp_path) -> None:
     unet, inputs = narrow(), noisy()
     unet.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    options = {key: value for key, value in saved.items() if not key.startswith("_")}
+    assert options.keys() == inspect.signature(NoiseConditionedUNet).parameters.keys()
+    assert options["attention_levels"] == [1]
     loaded = NoiseConditionedUNet.from_pretrained(tmp_path)
     assert loaded.size_multiple == 8
     with torch.no_grad():
