@@ -7,6 +7,7 @@ Each operator is a folder: ``__init__`` checks the arguments, chooses a backend 
 from __future__ import annotations
 
 # Not lazy: an operator shares its name with its folder, and the function has to win whatever is imported first.
+# The folder's modules are reached by ``from fusionblocks.ops.channel_attention import reference``.
 from fusionblocks.ops._backend import backend, explain
 from fusionblocks.ops.channel_attention import channel_attention
 from fusionblocks.ops.cross_attention import cross_attention

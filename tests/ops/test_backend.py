@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -135,6 +137,17 @@ def test_every_operator_says_what_it_has(name: str) -> None:
     assert ops.explain(operator) == ops.explain(name)
     assert ops.explain(name).startswith(f"{name} runs on torch: chosen automatically")
     assert ops.explain(name, backend="torch") == f"{name} runs on torch: asked for by backend='torch'"
+
+
+def test_the_function_wins_over_its_folder() -> None:
+    script = (
+        "from fusionblocks.ops.channel_attention import reference\n"
+        "import fusionblocks, fusionblocks.ops, sys\n"
+        "assert fusionblocks.ops.channel_attention.__qualname__ == 'channel_attention'\n"
+        "assert reference.channel_attention is not fusionblocks.ops.channel_attention\n"
+        "assert not {'triton', 'timm', 'einops'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_explain(double: Operator, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

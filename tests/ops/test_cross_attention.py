@@ -55,10 +55,12 @@ class TestCrossAttention(OperatorTester):
     @pytest.mark.parametrize("transposed", [False, True])
     def test_no_matrix_of_positions(self, dtype: torch.dtype, width: int, value_width: int, transposed: bool) -> None:
         positions = 600
-        tensors = random_tensors(**shapes(1, 2, positions, positions, width, value_width))
+        leaves = [
+            x.to(dtype) for x in random_tensors(**shapes(1, 2, positions, positions, width, value_width)).values()
+        ]
         if transposed:  # the rows of a feature map (B, heads * d, H, W)
-            tensors = {name: tensor.mT.contiguous().mT for name, tensor in tensors.items()}
-        leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors.values()]
+            leaves = [x.mT.clone(memory_format=torch.contiguous_format).mT for x in leaves]
+        leaves = [x.requires_grad_() for x in leaves]
         with LargestTensor() as largest:
             ops.cross_attention(*leaves).sum().backward()
         assert largest.elements <= 2 * positions * 16
