@@ -107,7 +107,7 @@ def _reflect(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     size = x.shape[dim]
     period = torch.sym_max(2 * (size - 1), 1)
     index = torch.arange(-before, size + after, device=x.device).remainder(period)
-    return x.index_select(dim, torch.minimum(index, period - index))
+    return x.index_select(dim, torch.minimum(index, -index + period))
 
 
 def _missing(size: int, multiple: int) -> tuple[int, int]:

@@ -1,0 +1,236 @@
+"""From the bytes of a picture file to its array, at full depth, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+import tifffile
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT
+
+# the plug-ins themselves: Image.open tries others too, and up to twice its limit only warns of a decompression bomb
+_OPENERS: dict[bytes, Callable[[BinaryIO], ImageFile.ImageFile]] = {
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+}
+_TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ORIENTATION = 0x0112
+_lock = threading.Lock()
+
+
+@contextmanager
+def no_truncated_pictures() -> Iterator[None]:
+    """Overrule a program that told Pillow to fill up truncated pictures with gray."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _lock:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def decode(file: BinaryIO) -> np.ndarray:
+    """Return the upright picture of an open file."""
+    head = file.read(8)
+    file.seek(0)
+    if not head:
+        raise ValueError("the file is empty")
+    if head.startswith(_TIFF_HEADS):
+        return _decode_tiff(file)
+    for magic, opener in _OPENERS.items():
+        if head.startswith(magic):
+            return _decode_pillow(file, opener)
+    raise ValueError("it is no PNG, TIFF, JPEG or BMP picture")
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a PIL image as ``(H, W)`` or ``(H, W, 3)``, without its alpha."""
+    mode = image.mode
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
+    if mode == "1":
+        image = image.convert("L")
+    elif mode in ("La", "RGBa"):  # premultiplied
+        return pixels(image.convert("LA" if mode == "La" else "RGBA"))
+    elif mode == "LA":
+        image = image.getchannel("L")
+    elif mode in ("P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"):
+        image = image.convert("RGB")
+    elif mode == "I":
+        raise ValueError("it has integer samples of 32 bits, expected 8 or 16 bits")
+    elif mode not in ("L", "RGB", "F") and not mode.startswith("I;16"):
+        raise ValueError(f"its mode {mode} is not supported")
+    array = np.array(image)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _check_size(width: int, height: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    size = f"{height}x{width} (height x width)"
+    if width < 1 or height < 1:
+        raise ValueError(f"it has no pixels: {size}")
+    if limit is not None and width * height > limit:
+        raise ValueError(
+            f"its size {size} exceeds the limit of {limit} pixels; "
+            "for a picture that you trust, raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn a picture by its EXIF orientation: 5 to 8 are transposed, then rows or columns may run backwards."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+def _decode_pillow(file: BinaryIO, opener: Callable[[BinaryIO], ImageFile.ImageFile]) -> np.ndarray:
+    def reopen() -> ImageFile.ImageFile:
+        file.seek(0)
+        return opener(file)
+
+    image = opener(file)
+    _check_size(*image.size)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ValueError(f"it is an animation of {frames} frames, expected one picture")
+    if image.format == "PNG":
+        image.verify()  # the checksums, which decoding does not look at
+        image = reopen()
+    if image.format == "PNG" and _rawmode(image).endswith(";16B") and image.mode != "I;16":
+        array = _sixteen_bits(reopen)
+    else:
+        array = pixels(image)
+    return _upright(array, image.getexif().get(_ORIENTATION, 1))
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    """Return how the samples lie in the file, in Pillow's terms (``"RGB;16B"``: sixteen bits, high byte first)."""
+    args = image.tile[0].args if image.tile else None
+    args = args[0] if isinstance(args, tuple) and args else args
+    return args if isinstance(args, str) else ""
+
+
+def _sixteen_bits(reopen: Callable[[], ImageFile.ImageFile]) -> np.ndarray:
+    """Decode colour samples of sixteen bits, of which Pillow keeps the high byte only."""
+
+    def as_layout(layout: str) -> np.ndarray:
+        image = reopen()
+        for i, tile in enumerate(image.tile):
+            rest = tile.args[1:] if isinstance(tile.args, tuple) else None
+            image.tile[i] = tile._replace(args=layout if rest is None else (layout, *rest))
+        return np.array(image).astype(np.uint16)
+
+    layout, _, order = _rawmode(reopen()).partition(";16")
+    if layout == "LA":
+        # gray and alpha of two bytes each take the room of four samples of one byte: read them as such
+        four = as_layout("RGBA")
+        return four[..., 0] << 8 | four[..., 1]
+    if layout not in ("RGB", "RGBA", "RGBX") or order not in ("B", "L", "N"):
+        raise ValueError(f"it has 16-bit samples in the layout {layout};16{order}, which is not supported")
+    # told that the bytes of a sample lie in the other order, Pillow keeps the low byte
+    big = order == "B" or (order == "N" and sys.byteorder == "big")
+    high, low = (as_layout(f"{layout};16{'B' if high_first else 'L'}")[..., :3] for high_first in (big, not big))
+    return high << 8 | low
+
+
+def _decode_tiff(file: BinaryIO) -> np.ndarray:
+    with tifffile.TiffFile(file) as tiff:
+        page = _only_page(tiff)
+        _check_size(page.imagewidth, page.imagelength)
+        _check_layout(page)
+        _check_complete(page, file)
+        tag = page.tags.get(_ORIENTATION)
+        orientation = tag.value if tag is not None else 1
+        array = None
+        if page.bitspersample > 8:
+            array = _tifffile_samples(page)
+    if array is not None:
+        array = _upright(array, orientation)
+    else:
+        array = _pillow_tiff(file)  # upright already
+    if page.bitspersample <= 8:
+        return array
+    white = 1 if array.dtype == np.float32 else 65535
+    if array.dtype == np.float32 and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise ValueError("it has float samples that are not all in [0, 1]")
+    return white - array if page.photometric == PHOTOMETRIC.MINISWHITE else array
+
+
+def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
+    if len(tiff.pages) == 0:
+        raise ValueError("it holds no picture")
+    page = tiff.pages.first
+    extra = [other for other in list(tiff.pages)[1:] if not (other.is_reduced or other.is_mask)]
+    stacked = (tiff.is_imagej or tiff.is_shaped) and tiff.series[0].size > page.size
+    if extra or stacked or page.imagedepth > 1:
+        raise ValueError(f"it holds several pictures ({len(extra) + 1} pages), expected one")
+    return page
+
+
+def _check_layout(page: tifffile.TiffPage) -> None:
+    bits, kind = page.bitspersample, page.sampleformat
+    if (kind, bits) not in {(SAMPLEFORMAT.UINT, bits) for bits in (1, 2, 4, 8, 16)} | {(SAMPLEFORMAT.IEEEFP, 32)}:
+        name = getattr(kind, "name", kind)
+        raise ValueError(f"it has {name} samples of {bits} bits, expected UINT of 8 or 16 bits or IEEEFP of 32")
+    if bits <= 8:
+        return
+    colours = {PHOTOMETRIC.MINISBLACK: 1, PHOTOMETRIC.MINISWHITE: 1, PHOTOMETRIC.RGB: 3}.get(page.photometric)
+    if colours is None:
+        name = getattr(page.photometric, "name", page.photometric)
+        raise ValueError(f"it has {name} samples of {bits} bits, expected gray or RGB at this depth")
+    if page.samplesperpixel not in (colours, colours + 1):
+        raise ValueError(f"it has {page.samplesperpixel} samples a pixel, expected gray or RGB, with or without alpha")
+    if tuple(page.extrasamples) == (tifffile.EXTRASAMPLE.ASSOCALPHA,):
+        raise ValueError(f"it has premultiplied alpha at {bits} bits, which is not supported")
+
+
+def _check_complete(page: tifffile.TiffPage, file: BinaryIO) -> None:
+    """Raise unless every strip or tile lies within the file; decoders fill up what is missing."""
+    end = file.seek(0, os.SEEK_END)
+    expected = int(np.prod(page.chunked))
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    whole = [start > 0 and count > 0 and start + count <= end for start, count in segments]
+    if len(segments) < expected or not all(whole):
+        raise ValueError(f"it is truncated: {sum(whole)} of {expected} strips or tiles are there")
+    if page.compression == COMPRESSION.NONE:
+        available = sum(page.databytecounts)
+        needed = -(-page.imagewidth * page.samplesperpixel * page.bitspersample // 8) * page.imagelength
+        if available < needed and page.photometric != PHOTOMETRIC.YCBCR:
+            raise ValueError(f"it is truncated: {available} of {needed} bytes are there")
+
+
+def _tifffile_samples(page: tifffile.TiffPage) -> np.ndarray | None:
+    """Decode with tifffile; None where the compression needs a package that is not installed."""
+    try:
+        samples = page.asarray(squeeze=False)  # (planes, depth, height, width, samples)
+    except ValueError as error:
+        if "imagecodecs" in str(error) and page.sampleformat == SAMPLEFORMAT.UINT:
+            return None
+        raise
+    array = np.moveaxis(samples[:, 0], 0, 2)[:, :, :, 0] if samples.shape[0] > 1 else samples[0, 0]
+    return array[..., 0] if page.photometric != PHOTOMETRIC.RGB else array[..., :3]
+
+
+def _pillow_tiff(file: BinaryIO) -> np.ndarray:
+    def reopen() -> ImageFile.ImageFile:
+        file.seek(0)
+        return TiffImagePlugin.TiffImageFile(file)
+
+    image = reopen()
+    if ";16" in _rawmode(image) and not image.mode.startswith("I;16"):
+        return _sixteen_bits(reopen)
+    return pixels(image)

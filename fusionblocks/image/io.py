@@ -1,0 +1,166 @@
+"""Reading pictures without losing a bit or accepting half of one, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from fusionblocks.image._decoding import decode, no_truncated_pictures, pixels
+
+#: Suffixes that :func:`write_image` knows, in lower case.
+WRITABLE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
+#: Suffixes of the files that :func:`read_image` reads; it goes by their content.
+READABLE_SUFFIXES = WRITABLE_SUFFIXES
+
+# what Pillow, tifffile and zlib raise on damaged files
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
+    ZeroDivisionError, RuntimeError, struct.error, zlib.error, tifffile.TiffFileError,
+)  # fmt: skip
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a PNG, TIFF, JPEG or BMP picture, at its own depth.
+
+    The orientation that a camera noted (EXIF) is applied. Alpha is dropped: a transparent pixel keeps its colour.
+    Palette, CMYK and YCbCr pictures become RGB, black-and-white ones gray with 0 and 255. Colour profiles and gamma
+    notes are left aside. Sixteen bits stay sixteen, in RGB too. A JPEG that carries further pictures (previews, gain
+    maps) counts as its first one.
+
+    Args:
+        path: The file; its content decides how it is read, not its suffix.
+
+    Returns:
+        ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float TIFF with values in [0, 1].
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no picture of these formats, or is damaged or truncated, or holds several pictures,
+            more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, or samples of another depth. The message names the path
+            and the reason.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_image(f"{folder}/thermal.tiff", np.array([[29000, 29400]], np.uint16))
+        ...     read_image(f"{folder}/thermal.tiff")
+        array([[29000, 29400]], dtype=uint16)
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no picture {path}")
+    if not path.is_file():
+        raise ValueError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
+    try:
+        with path.open("rb") as file, no_truncated_pictures():
+            array = decode(file)
+    except _DAMAGE as error:
+        raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def image_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
+    """Return the pixels of a PIL image as :func:`read_image` does, but as they lie: no orientation is applied.
+
+    Args:
+        image: A PIL image: black and white, gray of 8 or 16 bits or float, palette, RGB, CMYK or YCbCr, with or
+            without alpha, which is dropped.
+        name: The argument's name, for the message.
+
+    Returns:
+        ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float image.
+
+    Raises:
+        TypeError: ``image`` is no PIL image.
+        ValueError: The image has no pixels, another mode, or its file is damaged.
+
+    Example:
+        >>> from PIL import Image
+        >>> image_to_array(Image.new("RGBA", (5, 4))).shape
+        (4, 5, 3)
+    """
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"{name} must be a PIL image, got {type(image).__name__}")
+    try:
+        with no_truncated_pictures():
+            return pixels(image)
+    except _DAMAGE as error:
+        raise ValueError(f"{name} cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Write a picture whole or not at all: an existing file stays as it is until the new one is complete on disk.
+
+    Args:
+        path: The file; its suffix decides the format (``.png``, ``.tif``, ``.tiff``, ``.jpg``, ``.jpeg``, ``.bmp``).
+            JPEG is written at quality 95 with full-resolution chroma, TIFF with lossless compression.
+        array: ``(H, W)`` or ``(H, W, 3)``, uint8; uint16 as TIFF, or gray as PNG.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        TypeError: ``array`` is no array, or of another dtype.
+        ValueError: The suffix is unknown, the path no regular file, the shape no picture's, or the format cannot hold
+            16 bits.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_image(f"{folder}/fused.png", np.zeros((4, 6, 3), np.uint8))
+        ...     read_image(f"{folder}/fused.png").shape
+        (4, 6, 3)
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE_SUFFIXES:
+        raise ValueError(f"path must end in one of {', '.join(sorted(WRITABLE_SUFFIXES))}, got {path}")
+    array = _writable(array, suffix)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {target.parent}")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"cannot write {path}: it is {'a folder' if target.is_dir() else 'no regular file'}")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            _encode(file, array, suffix)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _writable(array: np.ndarray, suffix: str) -> np.ndarray:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"array must be a NumPy array, got {type(array).__name__}")
+    if array.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise TypeError(f"array must be of dtype uint8 or uint16, got {array.dtype}")
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or 0 in array.shape:
+        raise ValueError(f"array must have shape (H, W) or (H, W, 3) with at least one pixel, got {array.shape}")
+    if array.dtype.itemsize == 2 and not (suffix in (".tif", ".tiff") or (suffix == ".png" and array.ndim == 2)):
+        kind = "gray" if array.ndim == 2 else "RGB"
+        raise ValueError(f"a 16-bit {kind} picture cannot be written as {suffix}; write .tif, or an array of uint8")
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _encode(file: BinaryIO, array: np.ndarray, suffix: str) -> None:
+    if suffix in (".tif", ".tiff"):
+        photometric = "rgb" if array.ndim == 3 else "minisblack"
+        planar = "contig" if array.ndim == 3 else None
+        tifffile.imwrite(
+            file, array, photometric=photometric, planarconfig=planar, compression="zlib", metadata=None, software=False
+        )
+        return
+    image = Image.fromarray(array)
+    if suffix in (".jpg", ".jpeg"):
+        image.save(file, "JPEG", quality=95, subsampling="4:4:4")
+    else:
+        image.save(file, {".png": "PNG", ".bmp": "BMP"}[suffix])
