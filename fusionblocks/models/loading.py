@@ -15,6 +15,32 @@ import torch
 from torch import Tensor, nn
 
 
+class NumpyValue:
+    """Stands for a NumPy number or array in a checkpoint: a score that training noted beside the weights.
+
+    NumPy's own unpickling is not made for files of unknown origin, so nothing of it runs and the value is dropped.
+    """
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_NUMPY: list[Any] = [
+    (NumpyValue, name)
+    for name in (
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",  # since NumPy 2
+        "numpy._core.multiarray.scalar",
+    )
+]
+
+
 def read_checkpoint(file: str | Path) -> Any:
     """Return what a checkpoint file holds, reading tensors and plain containers only.
 
@@ -39,7 +65,7 @@ def read_checkpoint(file: str | Path) -> Any:
         except SafetensorError as error:
             raise ValueError(f"checkpoint {file} is damaged or no safetensors file: {error}") from error
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_NUMPY):
             return torch.load(file, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
