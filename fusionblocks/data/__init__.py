@@ -1,4 +1,4 @@
-"""Data: synthetic aligned infrared-visible scenes."""
+"""Data: synthetic aligned infrared-visible scenes, and folders of pictures paired by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
     "CLASS_NAMES": ".synthetic",
+    "FolderPairs": ".pairs",
+    "ImagePair": ".pairs",
     "SyntheticScene": ".synthetic",
+    "pair_folders": ".pairs",
     "synthetic_scene": ".synthetic",
 }
 

@@ -12,7 +12,13 @@ from fusionblocks.image import READABLE_SUFFIXES
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Two files of one scene: ``name`` is their common stem."""
+    """Two files of one scene.
+
+    Args:
+        name: Their common stem.
+        infrared: The infrared picture.
+        visible: The visible picture.
+    """
 
     name: str
     infrared: Path
@@ -21,7 +27,12 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class FolderPairs:
-    """What two folders hold: the ``pairs`` in natural order, and a line for each name that makes no pair."""
+    """What two folders hold.
+
+    Args:
+        pairs: The pairs in natural order.
+        problems: A line for each name that makes no pair.
+    """
 
     pairs: tuple[ImagePair, ...]
     problems: tuple[str, ...]

@@ -10,7 +10,14 @@ from torch import Tensor
 
 
 class Padding(NamedTuple):
-    """How many pixels were added on each side of a picture."""
+    """How many pixels were added on each side of a picture.
+
+    Args:
+        left: Columns before the first.
+        right: Columns after the last.
+        top: Rows above the first.
+        bottom: Rows below the last.
+    """
 
     left: int
     right: int

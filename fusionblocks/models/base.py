@@ -121,6 +121,20 @@ class FusionModel(
 
     Raises:
         TypeError: If an option is no field of the configuration.
+
+    Example:
+        >>> import dataclasses
+        >>> import torch
+        >>> from fusionblocks import FusionModel, FusionOutput
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class MeanConfig:
+        ...     weight: float = 0.5
+        >>> class Mean(FusionModel):
+        ...     name, config_class = "mean", MeanConfig
+        ...     def forward(self, infrared, visible):
+        ...         return FusionOutput(fused=torch.lerp(visible, infrared, self.config.weight))
+        >>> Mean(weight=1.0)(infrared=torch.ones(1, 1, 2, 2), visible=torch.zeros(1, 1, 2, 2)).fused.mean()
+        tensor(1.)
     """
 
     name: ClassVar[str]

@@ -33,6 +33,10 @@ def load_official(name: str, checkpoint: str | Path | Mapping[str, Any], **confi
         ValueError: If the network is unknown or has no published checkpoint layout, the file is damaged or holds
             code, it is another network's checkpoint, or its keys or shapes do not fit.
         TypeError: If ``checkpoint`` is neither a path nor a dict, or a keyword is no field of the configuration.
+
+    Example:
+        >>> from fusionblocks import load_official
+        >>> model = load_official("psfusion", "best_model.pth")  # doctest: +SKIP
     """
     model = model_class(name)(**config)
     layout = _layout(name)

@@ -36,6 +36,11 @@ def model_class(name: str) -> type[FusionModel]:
     Raises:
         TypeError: If ``name`` is no string.
         ValueError: If there is no such network; the message lists the names and the closest match.
+
+    Example:
+        >>> from fusionblocks.models import model_class
+        >>> model_class("laplacian").__name__
+        'Laplacian'
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, the name of a model, got {type(name).__name__}")
