@@ -24,7 +24,7 @@ GROUND, SKY, BUILDING, WINDOW, SIGN, VEGETATION, LAMP, CAR, PERSON = range(len(C
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole with a vertical lens shift, so verticals stay vertical; lengths in units of the nominal 4:3 frame's height."""
+    """Pinhole whose lens is shifted, not tilted: verticals stay vertical; ``horizon``, ``focal`` in frame heights."""
 
     eye: float
     yaw: float
@@ -143,6 +143,29 @@ class Canvas:
         self.wet[rows, columns][inside] = 0.0
         self.shade[rows, columns][inside] = 1.0
 
+    def level(
+        self, y: float, x: tuple[float, float], z: tuple[float, float], albedo: Array, thermal: float, label: int
+    ) -> None:
+        """Paint a level surface below the eye, such as the roof of a car."""
+        if self.camera.eye <= y:
+            return
+        depth = (self.camera.eye - y) / np.maximum(self.down, 1e-4)
+        near, far = (pick(self.camera.project(a, y, b)[2] for a in x for b in z) for pick in (min, max))
+        rows = np.flatnonzero((depth[:, 0] > max(near, 0.5)) & (depth[:, 0] < far))
+        if rows.size == 0:
+            return
+        span = slice(int(rows[0]), int(rows[-1]) + 1)
+        depth = depth[span]
+        across, along = depth * self.ray_x, depth * self.ray_z
+        inside = (across > x[0]) & (across < x[1]) & (along > z[0]) & (along < z[1]) & (depth < self.depth[span])
+        np.copyto(self.depth[span], depth, where=inside)
+        np.copyto(self.albedo[:, span], albedo, where=inside)
+        np.copyto(self.thermal[span], np.float32(thermal), where=inside)
+        np.copyto(self.label[span], np.uint8(label), where=inside)
+        np.copyto(self.normal[:, span], colour((0.0, 1.0, 0.0)), where=inside)
+        for flat, value in ((self.emission, 0.0), (self.wet, 0.0), (self.shade, 1.0)):
+            np.copyto(flat[..., span, :], np.float32(value), where=inside)
+
     def ground_rows(self, near: float = 0.0, far: float = SKY_DEPTH) -> slice:
         """Rows that show the ground between two depths."""
         top = self.horizon + self.focal * self.camera.eye / max(far, 1e-3)
@@ -184,15 +207,17 @@ class Texture:
 
     def __call__(self, u: Array, v: Array, cell: float) -> Array:
         """Bilinear noise with ``cell`` metres between its grid points."""
-        p, q = np.broadcast_arrays(u / np.float32(cell) + np.float32(4096), v / np.float32(cell) + np.float32(4096))
+        p = np.asarray(u, np.float32) / np.float32(cell) + np.float32(16 * self.size)
+        q = np.asarray(v, np.float32) / np.float32(cell) + np.float32(16 * self.size)
         i, j = p.astype(np.int32), q.astype(np.int32)
         p, q = p - i, q - j
         mask = self.size - 1
-        flat = self.tile.ravel()
-        row0, row1 = (j & mask) * self.size, ((j + 1) & mask) * self.size
-        left, right = i & mask, (i + 1) & mask
-        top = flat[row0 + left] * (1 - p) + flat[row0 + right] * p
-        return top * (1 - q) + (flat[row1 + left] * (1 - p) + flat[row1 + right] * p) * q
+        flat, left, row0, row1 = self.tile.ravel(), i & mask, (j & mask) * self.size, ((j + 1) & mask) * self.size
+        right = (i + 1) & mask
+        a, c = flat.take(row0 + left), flat.take(row1 + left)
+        top = a + (flat.take(row0 + right) - a) * p
+        low = c + (flat.take(row1 + right) - c) * p
+        return top + (low - top) * q
 
     def pick(self, i: Array, j: Array) -> Array:
         """One value for each pair of whole numbers (brick, slab or window)."""

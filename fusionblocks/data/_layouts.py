@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from fusionblocks.data._canvas import Camera, Canvas, Colour, Texture
 from fusionblocks.data._materials import Facade, Street, Yard, sign, sky, wall
 from fusionblocks.data._objects import Car, Light, Person, hedge, post, tree, wall_lamp
+
+T = TypeVar("T")
 
 SODIUM: Colour = (1.0, 0.60, 0.24)
 LED: Colour = (0.82, 0.91, 1.0)
@@ -37,15 +40,26 @@ WORDS = ("HOTEL", "CAFE", "BAR", "PIZZA", "TAXI", "SHOP", "OPEN", "FOTO", "PARK"
 
 @dataclass
 class Stage:
-    """A layout that is drawn but not yet painted: how to paint it, its lights, its people and its sky."""
+    """A layout that is drawn but not yet painted: how to paint it (which tells its lights), its people, its air."""
 
     camera: Camera
     paint: Callable[[Canvas], list[Light]]
     people: list[Person]
-    lights: list[Light] = field(default_factory=list)
-    ambient: Colour = (0.02, 0.024, 0.034)
-    air: Colour = (0.06, 0.06, 0.065)
-    exposure: float = 1.0
+    ambient: Colour
+    air: Colour
+    exposure: float
+
+
+def _u(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(rng.uniform(low, high))
+
+
+def _one(rng: np.random.Generator, options: Sequence[T]) -> T:
+    return options[int(rng.integers(len(options)))]
+
+
+def _parked(rng: np.random.Generator, x: float, z: float, pose: str, engine: float) -> Car:
+    return Car(x, z, pose, _one(rng, PAINTS), engine, False, _plate(rng))
 
 
 def _lit(rng: np.random.Generator, share: float) -> np.ndarray:
@@ -62,104 +76,85 @@ def _person(rng: np.random.Generator, x: float, z: float) -> Person:
     return Person(
         x,
         z,
-        height=float(rng.uniform(1.6, 1.9)),
+        height=_u(rng, 1.6, 1.9),
         stride=float(rng.uniform(0.1, 0.26) if side else rng.uniform(0.0, 0.1)),
         swing=float(rng.uniform(-0.16, 0.16) if side else rng.uniform(-0.05, 0.12)),
         turn=float(rng.uniform(0.35, 0.6) if side else rng.uniform(0.85, 1.0)),
         bag=bool(rng.random() < 0.3),
-        jacket=float(rng.uniform(0.64, 0.84)),
-        cloth=float(rng.uniform(0.6, 0.85)),
-        hue=CLOTHES[int(rng.integers(len(CLOTHES)))],
+        jacket=_u(rng, 0.64, 0.84),
+        cloth=_u(rng, 0.6, 0.85),
+        hue=_one(rng, CLOTHES),
     )
 
 
 def _facade(rng: np.random.Generator, length: float, height: float, texture: Texture, share: float) -> Facade:
-    tint, kind = WALLS[int(rng.integers(len(WALLS)))]
-    bay, storey = float(rng.uniform(2.3, 3.2)), float(rng.uniform(3.0, 3.6))
-    window = (float(rng.uniform(1.0, 1.4)), float(rng.uniform(1.5, 2.0)))
-    return Facade(
-        tint, kind, length, height, bay, storey, window, _lit(rng, share), texture, float(rng.uniform(0.3, 0.38))
-    )
+    tint, kind = _one(rng, WALLS)
+    bay, storey = _u(rng, 2.3, 3.2), _u(rng, 3.0, 3.6)
+    window = (_u(rng, 1.0, 1.4), _u(rng, 1.5, 2.0))
+    return Facade(tint, kind, length, height, bay, storey, window, _lit(rng, share), texture, _u(rng, 0.3, 0.38))
 
 
 def _sky_light(rng: np.random.Generator, dusk: bool) -> tuple[Colour, Colour, Colour]:
     """Colours of the zenith, of the glow at the horizon, and of the ambient light."""
+    red = rng.random() < 0.6
     if dusk:
-        return (0.035, 0.06, 0.13), (0.34, 0.17, 0.10) if rng.random() < 0.6 else (0.16, 0.15, 0.2), (0.11, 0.12, 0.17)
+        return (0.035, 0.06, 0.13), (0.34, 0.17, 0.10) if red else (0.16, 0.15, 0.2), (0.11, 0.12, 0.17)
     return (0.004, 0.006, 0.014), (0.035, 0.024, 0.016), (0.018, 0.021, 0.030)
 
 
 def street(rng: np.random.Generator, textures: tuple[Texture, Texture, Texture], dusk: bool) -> Stage:
-    """A street in perspective: fronts on both sides, parked cars, a car that comes with its lamps on, lamps and signs."""
+    """A street in perspective: house fronts, parked cars, a car that comes with its lamps on, street lamps, signs."""
     rough, soft, leaf = textures
-    camera = Camera(float(rng.uniform(1.9, 2.9)), float(rng.uniform(-0.12, 0.12)), float(rng.uniform(0.42, 0.5)))
+    camera = Camera(_u(rng, 1.9, 2.9), _u(rng, -0.12, 0.12), _u(rng, 0.42, 0.5))
     zenith, glow, ambient = _sky_light(rng, dusk)
     hue = SODIUM if rng.random() < 0.65 else LED
-    half = float(rng.uniform(3.4, 4.0))
-    middle = float(rng.uniform(-0.8, 0.8))
+    half = _u(rng, 3.4, 4.0)
+    middle = _u(rng, -0.8, 0.8)
     left, right = middle - half, middle + half
-    fronts = (left - float(rng.uniform(2.2, 3.2)), right + float(rng.uniform(2.2, 3.2)))
-    crossing = float(rng.uniform(8, 12)) if rng.random() < 0.6 else -10.0
-    ground = Street(left, right, middle, crossing, float(rng.uniform(0.35, 1.0)) if rng.random() < 0.7 else 0.08)
+    fronts = (left - _u(rng, 2.2, 3.2), right + _u(rng, 2.2, 3.2))
+    crossing = _u(rng, 8, 12) if rng.random() < 0.6 else -10.0
+    ground = Street(left, right, middle, crossing, _u(rng, 0.35, 1.0) if rng.random() < 0.7 else 0.08)
 
-    share = 0.22 if dusk else 0.16
+    share = 0.16
     houses: list[tuple[float, float, float, Facade]] = []
     boards: list[tuple[float, float, float, str, Colour]] = []
     for front in fronts:
-        z = float(rng.uniform(-4, 2))
+        z = _u(rng, -4, 2)
         while z < 75:
-            length, height = float(rng.uniform(8, 15)), float(rng.uniform(7.5, 15))
+            length, height = _u(rng, 8, 15), _u(rng, 7.5, 15)
             houses.append((front, z, length, _facade(rng, length, height, rough, share)))
             if 8 < z + 0.5 * length < 34 and rng.random() < 0.75:
-                word, tube = WORDS[int(rng.integers(len(WORDS)))], NEON[int(rng.integers(len(NEON)))]
-                boards.append((front, max(8.0, z + float(rng.uniform(0.2, 0.7)) * length), 3.3, word, tube))
+                word, tube = _one(rng, WORDS), _one(rng, NEON)
+                boards.append((front, max(8.0, z + _u(rng, 0.2, 0.7) * length), 3.3, word, tube))
             z += length
-    closing = _facade(rng, 26.0, float(rng.uniform(8, 13)), rough, share)
+    closing = _facade(rng, 26.0, _u(rng, 8, 13), rough, share)
 
     lamp_side = 1 if rng.random() < 0.5 else -1
-    lamp_z = float(rng.uniform(9.5, 13))
+    lamp_z = _u(rng, 9.5, 13)
     posts = [
         (right + 0.6 if s > 0 else left - 0.6, lamp_z + 11.0 * k, -s) for k, s in enumerate((lamp_side, -lamp_side) * 2)
     ]
-    oncoming = Car(middle - 0.5 * half, float(rng.uniform(13, 20)), "towards", (0.1, 0.1, 0.11), 1.0, True, _plate(rng))
+    oncoming = Car(middle - 0.5 * half, _u(rng, 13, 20), "towards", (0.1, 0.1, 0.11), 1.0, True, _plate(rng))
     kerbside = [
-        Car(
-            right - 1.15,
-            float(rng.uniform(7.5, 9.5)),
-            "away",
-            PAINTS[int(rng.integers(5))],
-            float(rng.uniform(0.75, 1)),
-            False,
-            _plate(rng),
-        ),
-        Car(
-            right - 1.15,
-            float(rng.uniform(15, 18)),
-            "away",
-            PAINTS[int(rng.integers(5))],
-            float(rng.uniform(0, 0.3)),
-            False,
-            _plate(rng),
-        ),
+        _parked(rng, right - 1.15, _u(rng, 7.5, 9.5), "away", _u(rng, 0.75, 1)),
+        _parked(rng, right - 1.15, _u(rng, 15, 18), "away", _u(rng, 0, 0.3)),
     ]
     if rng.random() < 0.5:
-        kerbside.append(
-            Car(
-                left + 1.1, float(rng.uniform(25, 30)), "towards", PAINTS[int(rng.integers(5))], 0.4, False, _plate(rng)
-            )
-        )
-    trees = [(left - 1.0, float(rng.uniform(17, 24)), 5.5)] if rng.random() < 0.6 else []
+        kerbside.append(_parked(rng, left + 1.1, _u(rng, 25, 30), "towards", 0.4))
+    trees = [(left - 1.0, _u(rng, 17, 24), 5.5)] if rng.random() < 0.6 else []
     if rng.random() < 0.5:
-        trees.append((right + 1.3, float(rng.uniform(20, 30)), 6.0))
+        trees.append((right + 1.3, _u(rng, 20, 30), 6.0))
     tree_seed = int(rng.integers(1 << 31))
 
+    near = _u(rng, 7.5, 9.5)
+    walk = max(left - _u(rng, 0.6, 1.6), camera.place(0.09, near)[0])
     people = [
-        _person(rng, left - float(rng.uniform(0.7, 1.6)), float(rng.uniform(7.2, 9.0))),  # near, on the left walk
+        _person(rng, walk, near),  # on the left walk
         _person(rng, oncoming.x + float(rng.choice([-1.35, 1.4])), oncoming.z + 0.6),  # beside the headlamps
-        _person(rng, middle + float(rng.uniform(0.1, 0.9)), float(rng.uniform(11, 14))),  # crossing the road
-        _person(rng, right + float(rng.uniform(0.9, 1.7)), float(rng.uniform(13, 17))),  # behind the parked car
-        _person(rng, left - float(rng.uniform(0.8, 1.8)), float(rng.uniform(13, 16))),
-        _person(rng, middle + float(rng.uniform(-0.5, 1.5)), float(rng.uniform(24, 34))),
+        _person(rng, middle + _u(rng, 0.1, 0.9), _u(rng, 11, 14)),  # crossing the road
+        _person(rng, right + _u(rng, 0.9, 1.7), _u(rng, 13, 17)),  # behind the parked car
+        _person(rng, left - _u(rng, 0.8, 1.8), _u(rng, 13, 16)),
+        _person(rng, middle + _u(rng, -0.5, 1.5), _u(rng, 24, 34)),
     ]
     people = [people[0], people[1], *(p for p in people[2:] if rng.random() < 0.65)]
 
@@ -179,11 +174,11 @@ def street(rng: np.random.Generator, textures: tuple[Texture, Texture, Texture],
             canvas.panel("z", z, span, (bottom, bottom + size[1]), sign(word, size, bottom, tube, 1.3, stacked))
             lights.append(Light(sum(span) / 2, bottom + 0.5 * size[1], z - 0.4, tube, 1.6, hidden=True))
         plants = np.random.default_rng(tree_seed)
-        for x, z, size in trees:
-            tree(canvas, plants, x, z, size, leaf)
+        for x, z, tall in trees:
+            tree(canvas, plants, x, z, tall, leaf)
             canvas.shadow(x, z, 1.2, 0.5)
-        for x, z, side in posts:
-            lights.append(post(canvas, x, z, 6.2, 1.3 * side, hue, 26.0))
+        for x, z, way in posts:
+            lights.append(post(canvas, x, z, 6.2, 1.3 * way, hue, 26.0))
         for car in (oncoming, *kerbside):
             car.paint(canvas)
             canvas.shadow(car.x, car.z + 0.6, 0.75, 0.85, (0.0, 3.0))
@@ -192,60 +187,42 @@ def street(rng: np.random.Generator, textures: tuple[Texture, Texture, Texture],
         return lights
 
     air = (0.20, 0.19, 0.20) if dusk else (0.085, 0.075, 0.065)
-    return Stage(camera, paint, people, [], ambient, air, 1.15 if dusk else 1.25)
+    return Stage(camera, paint, people, ambient, air, 1.15 if dusk else 1.25)
 
 
 def yard(rng: np.random.Generator, textures: tuple[Texture, Texture, Texture], dusk: bool) -> Stage:
-    """A yard seen from a mast: a building with a flood lamp, walls, parking bays, cars, a tree; people keep to the dark."""
+    """A yard seen from above eye level: a house with a flood lamp, walls, numbered parking bays, cars, a tree."""
     rough, soft, leaf = textures
-    camera = Camera(float(rng.uniform(2.6, 3.8)), float(rng.uniform(-0.1, 0.1)), float(rng.uniform(0.34, 0.4)))
+    camera = Camera(_u(rng, 2.6, 3.8), _u(rng, -0.1, 0.1), _u(rng, 0.34, 0.4))
     zenith, glow, ambient = _sky_light(rng, dusk)
     hue = SODIUM if rng.random() < 0.5 else LED
-    back = float(rng.uniform(19, 23))
-    height = float(rng.uniform(7, 11))
+    back = _u(rng, 19, 23)
+    height = _u(rng, 7, 11)
     facade = _facade(rng, 19.0, height, rough, 0.25)
-    start = float(rng.uniform(-9, -7))
-    wing = _facade(rng, 16.0, height * float(rng.uniform(0.7, 1.2)), rough, 0.12)
-    side = float(rng.uniform(10, 11.5))
-    fence_x, fence_tint = float(rng.uniform(-10.5, -9)), WALLS[int(rng.integers(len(WALLS)))]
-    word, tube = WORDS[int(rng.integers(len(WORDS)))], NEON[int(rng.integers(len(NEON)))]
+    start = _u(rng, -9, -7)
+    wing = _facade(rng, 16.0, height * _u(rng, 0.7, 1.2), rough, 0.12)
+    side = _u(rng, 10, 11.5)
+    fence_x, fence_tint = _u(rng, -10.5, -9), _one(rng, WALLS)
+    word, tube = _one(rng, WORDS), _one(rng, NEON)
     bays = (-1.2, -1.2 + 3 * 2.7)
     front = back - 7.0
-    ground = Yard(bays, front, 2.7, int(rng.integers(2, 7)) * 10 + 1, float(rng.uniform(0, 0.8)))
-    lamp_x = float(rng.uniform(-4.5, -2.5))
+    ground = Yard(bays, front, 2.7, int(rng.integers(2, 7)) * 10 + 1, _u(rng, 0, 0.8))
+    lamp_x = _u(rng, -4.5, -2.5)
     cars = [
-        Car(bays[0] + 1.35, front + 0.6, "towards", PAINTS[int(rng.integers(5))], 1.0, False, _plate(rng)),
-        Car(
-            bays[0] + 1.35 + 5.4,
-            front + 0.5,
-            "away",
-            PAINTS[int(rng.integers(5))],
-            float(rng.uniform(0, 0.25)),
-            False,
-            _plate(rng),
-        ),
+        _parked(rng, bays[0] + 1.35, front + 0.6, "towards", 1.0),
+        _parked(rng, bays[0] + 1.35 + 5.4, front + 0.5, "away", _u(rng, 0, 0.25)),
     ]
     if rng.random() < 0.6:
         pose = "left" if rng.random() < 0.5 else "right"
-        cars.append(
-            Car(
-                float(rng.uniform(2.4, 3.4)),
-                float(rng.uniform(9.5, 11)),
-                pose,
-                PAINTS[int(rng.integers(5))],
-                0.85,
-                False,
-                _plate(rng),
-            )
-        )
-    tree_x, tree_z, tree_seed = fence_x + 2.4, float(rng.uniform(14, 17)), int(rng.integers(1 << 31))
-    mast = (side - 2.6, float(rng.uniform(14, 16)))
+        cars.append(_parked(rng, _u(rng, 2.4, 3.4), _u(rng, 9.5, 11), pose, 0.85))
+    tree_x, tree_z, tree_seed = fence_x + 2.4, _u(rng, 14, 17), int(rng.integers(1 << 31))
+    mast = (side - 2.6, _u(rng, 14, 16))
     people = [
-        _person(rng, float(rng.uniform(-3.4, -2.0)), float(rng.uniform(7.5, 9.0))),  # near
-        _person(rng, lamp_x + float(rng.uniform(-0.5, 0.9)), back - 1.2),  # below the flood lamp
+        _person(rng, _u(rng, -3.4, -2.0), _u(rng, 7.5, 9.0)),  # near
+        _person(rng, lamp_x + _u(rng, -0.5, 0.9), back - 1.2),  # below the flood lamp
         _person(rng, tree_x + 0.4, tree_z - 1.6),  # by the tree
-        _person(rng, float(rng.uniform(0.6, 2.2)), float(rng.uniform(9.5, 11.0))),
-        _person(rng, side - 1.4, float(rng.uniform(15, 17))),
+        _person(rng, _u(rng, 0.2, 2.0), _u(rng, 7.8, 9.2)),
+        _person(rng, side - 1.4, _u(rng, 15, 17)),
     ]
     people = [people[0], people[1], *(p for p in people[2:] if rng.random() < 0.7)]
 
@@ -258,7 +235,8 @@ def yard(rng: np.random.Generator, textures: tuple[Texture, Texture, Texture], d
         gate = (start + 12.2, start + 15.6)
         canvas.panel("z", back - 0.02, gate, (0, 3.0), wall((0.12, 0.14, 0.15), "concrete", rough, 0.30, 3.0))
         size = (0.42 * 4 * len(word) / 2.2, 1.0)
-        board = (start + 6.4, start + 6.4 + size[0])
+        first = max(start + 6.4, lamp_x + 2.8)
+        board = (first, first + size[0])
         canvas.panel("z", back - 0.1, board, (2.9, 3.9), sign(word, size, 2.9, tube, 1.1))
         canvas.panel("x", side, (back - 16.0, back), (0, wing.height), wing, mirror=True)
         canvas.panel("x", fence_x, (2.0, back + 4), (0, 2.4), wall(*fence_tint, rough, 0.31, 2.4))
@@ -276,7 +254,7 @@ def yard(rng: np.random.Generator, textures: tuple[Texture, Texture, Texture], d
         return lights
 
     air = (0.20, 0.19, 0.20) if dusk else (0.08, 0.075, 0.07)
-    return Stage(camera, paint, people, [], ambient, air, 1.2 if dusk else 1.35)
+    return Stage(camera, paint, people, ambient, air, 1.2 if dusk else 1.35)
 
 
 def cast_shadows(canvas: Canvas, people: list[Person], lights: list[Light]) -> None:

@@ -139,9 +139,8 @@ def sign(
     hue: Colour,
     glow: float,
     stacked: bool = False,
-    dark: bool = True,
 ) -> Paint:
-    """A lettered board ``size`` metres wide and high: glowing letters on a dark board, or dark ones on a glowing board."""
+    """A board ``size`` metres wide and high with glowing letters and rim; ``stacked`` sets one letter below the other."""
     pattern = lettering(text, stacked)
     rows, columns = pattern.shape
     cell = min(0.82 * size[0] / columns, 0.86 * size[1] / rows)
@@ -150,8 +149,7 @@ def sign(
     def paint(u: Array, v: Array, pixel: Array) -> Patch:
         ink = dots(pattern, u, v, left, top, cell)
         rim = (np.minimum(u, size[0] - u) < 0.05) | (np.minimum(v - bottom, bottom + size[1] - v) < 0.05)
-        bright = (ink | rim) if dark else ~(ink | rim)
-        emission = colour(hue) * np.where(bright, glow, 0.05 * glow)
+        emission = colour(hue) * np.where(ink | rim, glow, 0.05 * glow)
         return Patch(np.broadcast_to(True, v.shape), 0.05, 0.40 + 0.02 * (v > bottom + 0.5 * size[1]), SIGN, emission)
 
     return paint

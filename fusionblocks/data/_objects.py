@@ -93,7 +93,7 @@ class Person:
         return outline * s, thermal
 
     def paint(self, canvas: Canvas, linear: Array) -> None:
-        """Draw into the canvas and the lit picture ``linear``: bright in the infrared, clothed like the dark in the visible."""
+        """Draw into the canvas and the lit picture ``linear``: hot in the infrared, dim in the visible."""
         reach = 0.62 * self.height
         window = canvas.window("z", self.z, (self.x - reach, self.x + reach), (0.0, 1.06 * self.height))
         if window is None:
@@ -131,29 +131,52 @@ class Car:
     plate: str
 
     def paint(self, canvas: Canvas) -> None:
-        """Draw the side and the end that the camera sees."""
+        """Draw the side, the end, the hood and the roof that the camera sees."""
+        tint = colour(self.tint) * np.float32(0.9)
         if self.pose in ("left", "right"):
-            canvas.panel("z", self.z, (self.x - 2.15, self.x + 2.15), (0, 1.6), self._side, mirror=self.pose == "right")
+            span = (self.x - 2.15, self.x + 2.15)
+            canvas.panel("z", self.z, span, (0, 1.6), self._side, mirror=self.pose == "right")
+            for inward in np.arange(0.2, 1.8, 0.2):  # slices give the sloping windscreen its width
+                canvas.panel("z", self.z + inward, span, (0.6, 1.6), self._slice, mirror=self.pose == "right")
             front = (self.x > 0) == (self.pose == "left")
             end = self.x + (2.1 if self.x < 0 else -2.1)
             paint = self._front if front else self._rear
             canvas.panel("x", end, (self.z, self.z + 1.75), (0, 1.6), paint, origin=self.z + 0.875)
+            sign = 1 if self.pose == "left" else -1
+            nose = self.x - 2.13 * sign
+            for top, first, last, warm in self._tops:
+                canvas.level(
+                    top, _ordered(nose + first * sign, nose + last * sign), (self.z, self.z + 1.75), tint, warm, CAR
+                )
             return
         side = self.x - 0.87 if self.x > 0 else self.x + 0.87
         mirror = self.pose == "away"
         canvas.panel("x", side, (self.z + 0.02, self.z + 4.3), (0, 1.6), self._side, mirror=mirror)
         span = (self.x - 0.9, self.x + 0.9)
+        for top, first, last, warm in self._tops:
+            along = (self.z + 4.3 - last, self.z + 4.3 - first) if mirror else (self.z + first, self.z + last)
+            canvas.level(top, (self.x - 0.82, self.x + 0.82), along, tint, warm, CAR)
         if mirror:
             canvas.panel("z", self.z, span, (0, 1.6), self._rear, origin=self.x)
         else:
-            canvas.panel("z", self.z + 1.25, span, (0.2, 1.6), self._windscreen, origin=self.x)
+            canvas.panel("z", self.z + 1.5, span, (0.2, 1.6), self._windscreen, origin=self.x)
             canvas.panel("z", self.z, span, (0, 1.0), self._front, origin=self.x)
 
     def _warm(self, cold: float, hot: float) -> float:
         return cold + (hot - cold) * self.engine
 
+    @property
+    def _tops(self) -> tuple[tuple[float, float, float, float], ...]:
+        """Height, start and end behind the nose, and temperature of the hood and of the roof."""
+        return (0.96, 0.0, 1.55, self._warm(0.23, 0.7)), (
+            1.48,
+            2.3 if self.pose in ("left", "right") else 1.6,
+            4.28,
+            self._warm(0.2, 0.3),
+        )
+
     def _front(self, u: Array, v: Array, pixel: Array) -> Patch:
-        half = np.interp(v, [0.15, 0.3, 0.8, 0.97], [0.8, 0.87, 0.86, 0.74])
+        half = np.interp(v, [0.15, 0.3, 0.85, 0.97], [0.8, 0.87, 0.87, 0.8])
         body = (np.abs(u) < half) & (v > 0.17) & (v < 0.97)
         tyre = (np.abs(np.abs(u) - 0.7) < 0.11) & (v < 0.4)
         under = (np.abs(u) < 0.62) & (v > 0.1) & (v < 0.2)
@@ -175,7 +198,7 @@ class Car:
         return Patch(body | tyre | under, albedo, thermal, CAR, emission)
 
     def _windscreen(self, u: Array, v: Array, pixel: Array) -> Patch:
-        half = np.interp(v, [0.9, 1.4, 1.5], [0.8, 0.62, 0.52])
+        half = np.interp(v, [0.9, 1.4, 1.5], [0.87, 0.82, 0.74])
         body = (np.abs(u) < half) & (v < 1.5)
         glass = body & (np.abs(u) < half - 0.07) & (v > 1.0) & (v < 1.43)
         albedo = np.where(glass, 0.025, colour(self.tint) * 0.9)
@@ -186,7 +209,7 @@ class Car:
         return Patch(body, albedo, thermal, CAR)
 
     def _rear(self, u: Array, v: Array, pixel: Array) -> Patch:
-        half = np.interp(v, [0.18, 0.3, 0.9, 1.05, 1.42, 1.5], [0.8, 0.87, 0.87, 0.82, 0.68, 0.55])
+        half = np.interp(v, [0.18, 0.3, 0.9, 1.05, 1.4, 1.5], [0.82, 0.87, 0.88, 0.86, 0.82, 0.74])
         body = (np.abs(u) < half) & (v > 0.2) & (v < 1.5)
         tyre = (np.abs(np.abs(u) - 0.7) < 0.11) & (v < 0.42)
         under = (np.abs(u) < 0.62) & (v > 0.1) & (v < 0.22)
@@ -201,7 +224,7 @@ class Car:
         albedo = np.where(lamp, colour((0.3, 0.02, 0.02)), np.where(plate, np.where(ink, 0.02, 0.6), albedo))
         emission = colour((1.0, 0.05, 0.03)) * np.where(lamp, 1.5 if self.lamps else 0.03, 0.0)
         emission = emission + np.where(plate & ~ink, 0.05 if self.lamps else 0.012, 0.0)
-        thermal = np.where(glass, 0.3 + 0.05 * self.engine, self._warm(0.26, 0.34) + 0.02 * v)
+        thermal = np.where(glass, 0.27 + 0.04 * self.engine, self._warm(0.22, 0.41) + 0.03 * v)
         thermal = np.where(tyre & ~body, self._warm(0.3, 0.66), thermal)
         thermal = np.where((v < 0.36) & body, self._warm(0.27, 0.48), thermal)
         pipe = np.hypot(u + 0.5, v - 0.27)
@@ -210,24 +233,40 @@ class Car:
         return Patch(body | tyre | under, albedo, np.minimum(thermal, 1), CAR, emission)
 
     def _side(self, u: Array, v: Array, pixel: Array) -> Patch:
-        top = np.interp(u, [0, 0.12, 1.1, 1.85, 2.4, 3.7, 4.3], [0.7, 0.86, 0.97, 1.44, 1.5, 1.47, 1.32])
+        top = np.interp(u, [0, 0.08, 1.1, 1.85, 2.4, 3.7, 4.3], [0.88, 0.93, 1.0, 1.44, 1.5, 1.5, 1.47])
         wheel = np.minimum(np.hypot(u - 0.82, v - 0.32), np.hypot(u - 3.45, v - 0.32))
         body = (v < top) & (v > 0.22) & (u > 0) & (u < 4.3) & ~((wheel < 0.37) & (v < 0.6))
+        arch = (wheel < 0.37) & (v > 0.3)
         glass = body & (v > 0.98) & (v < top - 0.07) & (u > 1.35) & (u < 4.0) & (np.abs(u - 2.65) > 0.05)
         seam = body & ((np.abs(u - 1.75) < 0.015) | (np.abs(u - 2.65) < 0.015) | (np.abs(u - 3.5) < 0.012)) & (v > 0.35)
         handle = body & (np.abs(v - 0.86) < 0.02) & ((np.abs(u - 2.5) < 0.09) | (np.abs(u - 3.35) < 0.09))
         albedo = np.where(glass, 0.025, np.where(seam | handle, 0.015, colour(self.tint) * (0.45 + 0.6 * v)))
-        albedo = np.where(wheel < 0.33, np.where((wheel < 0.19) & (wheel > 0.05), 0.25, 0.015), albedo)
-        thermal = self._warm(0.26, 0.33) + self._warm(0, 0.34) * np.exp(-(((u - 0.6) / 0.6) ** 2)) * smoothstep(
-            1.15, 0.7, v
+        albedo = np.where(wheel < 0.37, np.where((wheel < 0.19) & (wheel > 0.05), 0.25, 0.015), albedo)
+        thermal = (
+            self._warm(0.22, 0.40)
+            + 0.04 * (v > 0.55)
+            + self._warm(0, 0.32) * np.exp(-(((u - 0.6) / 0.6) ** 2)) * smoothstep(1.15, 0.7, v)
         )
-        thermal = np.where(glass, 0.29 + 0.05 * self.engine, thermal)
+        thermal = np.where(glass, 0.25 + 0.04 * self.engine, thermal)
         thermal = np.where(
             wheel < 0.33, self._warm(0.3, 0.6) + self._warm(0.0, 0.25) * np.exp(-((wheel / 0.14) ** 2)), thermal
         )
-        under = (v < 0.24) & (v > 0.12) & (u > 0.3) & (u < 4.0) & (wheel > 0.34)
-        thermal = np.where(under, self._warm(0.27, 0.5), thermal)
-        return Patch(body | (wheel < 0.33) | under, np.where(under, 0.01, albedo), thermal, CAR)
+        under = (v < 0.24) & (v > 0.12) & (u > 0.3) & (u < 4.0) & (wheel > 0.33)
+        thermal = np.where(under, self._warm(0.24, 0.42), thermal)
+        return Patch(body | (wheel < 0.33) | arch | under, np.where(under, 0.01, albedo), thermal, CAR)
+
+    def _slice(self, u: Array, v: Array, pixel: Array) -> Patch:
+        side = self._side(u, v, pixel)
+        screen = (u > 1.1) & (u < 2.1)
+        albedo = np.where(screen, np.float32(0.025), colour(self.tint) * np.float32(0.9))
+        thermal = np.where(
+            screen, 0.26 + 0.05 * self.engine, np.where(u < 1.1, self._warm(0.23, 0.7), self._warm(0.2, 0.3))
+        )
+        return side._replace(albedo=albedo, thermal=thermal)
+
+
+def _ordered(a: float, b: float) -> tuple[float, float]:
+    return (a, b) if a < b else (b, a)
 
 
 def post(canvas: Canvas, x: float, z: float, height: float, arm: float, hue: Colour, power: float) -> Light:

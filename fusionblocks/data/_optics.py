@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusionblocks.data._canvas import GROUND, SKY, Array, Canvas, Colour, colour
+from fusionblocks.data._canvas import GROUND, Array, Canvas, Colour, colour
 from fusionblocks.data._objects import Light
 
 
 def illuminate(canvas: Canvas, lights: Sequence[Light], ambient: Colour) -> Array:
-    """Light leaving each surface towards the camera, ``(3, H, W)``: Lambert's law under point lights and an even sky."""
+    """Light that leaves each surface to the camera, ``(3, H, W)``: Lambert's law under point lights and an even sky."""
     x, z = canvas.depth * canvas.ray_x, canvas.depth * canvas.ray_z
     y = canvas.camera.eye - canvas.depth * canvas.down
     nx, ny, nz = canvas.normal
@@ -91,7 +91,7 @@ def reflect(linear: Array, wet: Array, label: Array, frame: Canvas, lights: Sequ
         width = 0.012 * frame.frame * (1 + 0.4 * light.power / 30)
         tall = 0.16 * frame.frame
         streak = np.exp(-(((columns - u) / (width * (1 + 0.6 * np.maximum(rows - v0, 0) / tall))) ** 2))
-        streak = streak * np.exp(-(((rows - v) / tall) ** 2)) * (rows > v0)
+        streak = streak * np.exp(-(((rows - v) / tall) ** 2)) * np.clip((rows - v0) / (0.3 * tall), 0, 1)
         linear[:, first:] += colour(light.hue) * (1.6 * min(1.5, light.power / 25) * streak * strength * ground)
 
 
@@ -146,14 +146,14 @@ def tone(linear: Array, exposure: float) -> Array:
 
 
 def visible_noise(rng: np.random.Generator, picture: Array, noise: float) -> Array:
-    """Sensor noise of deviation ``noise`` in mid-tones, up to 1.8 times that in the dark, a quarter of it in chroma blotches."""
+    """Sensor noise: in mid-tones near ``noise``, up to 1.8 times that in the dark, with coarser chroma."""
     if noise == 0:
         return picture
     luma = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), picture, 1)
     amount = noise * (0.5 + 1.3 * np.exp(-3.5 * luma))
     shared = rng.standard_normal(luma.shape, np.float32)
-    chroma = rng.standard_normal(picture.shape, np.float32)
-    chroma = (chroma + np.roll(chroma, 1, -1) + np.roll(chroma, 1, -2) + np.roll(chroma, (1, 1), (-1, -2))) / 2
+    grain: Array = rng.standard_normal(picture.shape, np.float32)
+    chroma = (grain + np.roll(grain, 1, -1) + np.roll(grain, 1, -2) + np.roll(grain, (1, 1), (-1, -2))) / 2
     return picture + amount * (0.85 * shared + 0.5 * chroma)
 
 
@@ -179,8 +179,3 @@ def labels(label: Array, factor: int) -> Array:
         best = np.where((count >= most) & (count > 0), kind, best)
         most = np.maximum(most, count)
     return best
-
-
-def is_sky(label: Array) -> Array:
-    """Where nothing stands before the sky."""
-    return label == SKY

@@ -57,8 +57,8 @@ def synthetic_scene(
         width: Columns of both images, at least 32.
         haze: Density of the haze, from 0 (clear) to 1 (contrast falls to a tenth within 26 metres). It veils the
             visible image by the atmospheric scattering model and hardly touches the infrared one.
-        noise: Standard deviation of the visible sensor's noise in mid-tones, in [0, 0.5]; it doubles in the dark. The
-            infrared sensor has half of it, with column and row stripes.
+        noise: Standard deviation of the visible sensor's noise in mid-tones, in [0, 0.5]; it nearly doubles in the
+            dark. The infrared sensor has half of it, with column and row stripes.
         layout: ``"street"`` or ``"yard"``; None lets the seed choose.
         time: ``"night"`` or ``"dusk"``; None lets the seed choose.
 
@@ -94,7 +94,7 @@ def synthetic_scene(
     # Surfaces are rendered finer than the picture and averaged, which smooths every edge.
     factor = 2 if height * width > 160 * 120 else 4
     canvas = Canvas(height * factor, width * factor, stage.camera)
-    lights = stage.lights + stage.paint(canvas)
+    lights = stage.paint(canvas)
     cast_shadows(canvas, stage.people, lights)
     linear = _optics.illuminate(canvas, lights, stage.ambient)
     for person in sorted(stage.people, key=lambda person: -person.z):
