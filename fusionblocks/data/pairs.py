@@ -71,7 +71,7 @@ def pair_folders(infrared: str | Path, visible: str | Path) -> FolderPairs:
         >>> [pair.name for pair in listing.pairs]
         ['2', '10']
         >>> listing.problems
-        ("11: only in the visible folder",)
+        ('11: only in the visible folder',)
     """
     folders = {"infrared": Path(infrared), "visible": Path(visible)}
     if folders["infrared"].resolve() == folders["visible"].resolve():

@@ -92,7 +92,7 @@ class NoiseConditionedUNet(UNet2DModel):
 
     @property
     def size_multiple(self) -> int:
-        """What height and width must be multiples of: each level but the coarsest halves them."""
+        """What height and width must be multiples of, as each level but the coarsest halves them."""
         return 2 ** (len(self.down_blocks) - 1)
 
     @property

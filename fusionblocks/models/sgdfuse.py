@@ -43,7 +43,7 @@ class SGDFuseConfig:
         transformer_channels: Width of the stage I transformer, a multiple of ``num_heads``.
         transformer_blocks: Transformer blocks of stage I.
         num_heads: Heads of each transformer block.
-        sampler: ``"ddim"``, ``"dpm-solver++"`` or ``"published"``: see :func:`fusionblocks.models.schedules.sampling`.
+        sampler: ``"ddim"``, ``"dpm-solver++"`` or ``"published"``, see ``fusionblocks.models.schedules.sampling``.
         num_inference_steps: Steps from pure noise, of which ``strength`` is walked.
         strength: Share of the steps that refine the first fusion, in (0, 1]. A quarter starts at an ``alpha_bar`` of
             0.75, the noise that the authors' own schedule for sampling reaches; ``"published"`` wants 1.
@@ -109,7 +109,7 @@ class SGDFuse(FusionModel):
     visible chroma. The head *is* the end of the network, not a residual on the denoised picture: its hyperbolic
     tangent already spans a signed picture, and the decoder's features of the last, least noisy pass see that picture.
 
-    Training differentiates the parts: :attr:`preliminary`, :meth:`diffuse` and :meth:`refine` (one denoising pass at
+    Training differentiates the parts: ``preliminary``, :meth:`diffuse` and :meth:`refine` (one denoising pass at
     any noise level, which yields both the predicted noise and the fused picture).
 
     Args:
