@@ -157,7 +157,7 @@ def _same_size(infrared: Tensor, visible: Tensor, resize: str | None) -> tuple[T
     """Resize the picture that ``resize`` names, or refuse two sizes."""
     if resize not in (None, "infrared", "visible"):
         raise ValueError(f"resize must be None, 'infrared' or 'visible', got {resize!r}")
-    sizes = [tuple(picture.shape[-2:]) for picture in (infrared, visible)]
+    sizes = [(picture.shape[-2], picture.shape[-1]) for picture in (infrared, visible)]
     if sizes[0] == sizes[1]:
         return infrared, visible
     if resize is None:
