@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange
+from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_divisible, check_features, check_same_shape
@@ -58,8 +58,18 @@ class ChannelAttention(nn.Module):
             The attended feature map ``(B, C, H, W)``; the residual is the caller's.
         """
         check_features("x", x, self.channels)
-        query, key, value = self.qkv_local(self.qkv(x)).chunk(3, dim=1)
+        query, key, value = self._mixed(x).chunk(3, dim=1)
         return _attend(query, key, value, self.temperature, self.project)
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """Return query, key and value ``(B, 3 C, H, W)``, projected and mixed with their neighbourhood."""
+        if self.qkv_local.groups > 1 or self.qkv.bias is not None:
+            return self.qkv_local(self.qkv(x))
+        # nothing lies between two convolutions without bias: they are one, of a third of the arithmetic
+        weight = einsum(
+            self.qkv_local.weight, rearrange(self.qkv.weight, "m c 1 1 -> m c"), "out m kh kw, m c -> out c kh kw"
+        )
+        return nn.functional.conv2d(x, weight, padding=1)
 
 
 class CrossChannelAttention(nn.Module):
