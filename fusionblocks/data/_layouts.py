@@ -82,7 +82,7 @@ def _person(rng: np.random.Generator, x: float, z: float) -> Person:
         turn=float(rng.uniform(0.35, 0.6) if side else rng.uniform(0.85, 1.0)),
         bag=bool(rng.random() < 0.3),
         jacket=_u(rng, 0.64, 0.84),
-        cloth=_u(rng, 0.6, 0.85),
+        cloth=_u(rng, 0.68, 0.92),
         hue=_one(rng, CLOTHES),
     )
 

@@ -140,7 +140,7 @@ def sign(
     glow: float,
     stacked: bool = False,
 ) -> Paint:
-    """A board ``size`` metres wide and high with glowing letters and rim; ``stacked`` sets one letter below the other."""
+    """A board ``size`` metres wide and high with glowing letters and rim; ``stacked`` sets the letters upright."""
     pattern = lettering(text, stacked)
     rows, columns = pattern.shape
     cell = min(0.82 * size[0] / columns, 0.86 * size[1] / rows)
