@@ -14,14 +14,14 @@ from tests.helpers.golden import FORWARD, assert_close, load_case
 from tests.helpers.model_tester import ModelTester
 
 SMALL = {
-    "backbone": "resnet18",
+    "backbone": "resnet10t",
     "backbone_channels": (8, 8, 12, 16),
     "semantic_channels": 8,
     "scene_channels": 8,
     "injection_channels": 4,
     "num_classes": 3,
 }
-NARROW = {**SMALL, "backbone_channels": (64, 8, 12, 16)}
+NARROW = {**SMALL, "backbone": "resnet18", "backbone_channels": (64, 8, 12, 16)}
 """As the published trunk: the first stage has the stem's width, so that no convolution leads into it."""
 
 
@@ -52,8 +52,11 @@ class TestPSFusion(ModelTester):
         assert torch.equal(seen[0], inputs["visible"])
 
 
-class TestPSFusionOnBottlenecks(TestPSFusion):
-    small = {**SMALL, "backbone": "resnet26d", "backbone_channels": (4, 4, 4, 4)}
+def test_takes_bottleneck_trunks() -> None:
+    model = fb.create_model("psfusion", **{**SMALL, "backbone": "resnet26d", "backbone_channels": (4, 4, 4, 4)}).eval()
+    assert model.visible_encoder.channels == [32, 64, 16, 16, 16, 16]
+    with torch.no_grad():
+        assert model(torch.rand(1, 1, 33, 20), torch.rand(1, 3, 33, 20)).segmentation.shape == (1, 3, 33, 20)
 
 
 def test_has_no_first_convolution_and_no_classifier() -> None:
