@@ -6,12 +6,16 @@ import dataclasses
 import importlib
 import inspect
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "fusionblocks"
+import fusionblocks as fb
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fusionblocks"
 FILES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
 LONGEST_FILE = 500
 MOST_ARGUMENTS = 12
@@ -95,6 +99,19 @@ def test_names_of_the_field_are_used(path: str) -> None:
     # public code says infrared and visible, in this order
     short = re.findall(r"\b(?:ir|vi|vis|img1|img2)\s*[:=,)]", (PACKAGE / path).read_text())
     assert not short, f"{path} abbreviates the modalities: {sorted(set(short))}"
+
+
+def test_every_dependency_is_in_the_licence_index() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    names = {re.match(r"[\w.-]+", requirement).group() for requirement in [*project["dependencies"], *extras]}
+    index = set(re.findall(r"[\w.-]+", (ROOT / "licenses" / "README.md").read_text()))
+    assert not names - index - {"fusionblocks"}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert f"\nversion: {fb.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == fb.__version__
 
 
 @pytest.mark.parametrize(
