@@ -125,6 +125,8 @@ def street(rng: np.random.Generator, textures: tuple[Texture, Texture, Texture],
             houses.append((front, z, length, _facade(rng, length, height, rough, share)))
             if 8 < z + 0.5 * length < 34 and rng.random() < 0.75:
                 word, tube = _one(rng, WORDS), _one(rng, NEON)
+                while any(word == board[3] for board in boards):  # no two signs alike
+                    word = WORDS[(WORDS.index(word) + 1) % len(WORDS)]
                 boards.append((front, max(8.0, z + _u(rng, 0.2, 0.7) * length), 3.3, word, tube))
             z += length
     closing = _facade(rng, 26.0, _u(rng, 8, 13), rough, share)

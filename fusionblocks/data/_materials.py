@@ -194,6 +194,7 @@ class Street:
         lines = np.abs(edge - 0.35) < 0.06
         zebra = (np.abs(z - self.crossing) < 1.5) & ((x - self.middle) % 1.0 < 0.5) & (edge > 0.5)
         lines &= np.abs(z - self.crossing) > 1.8
+        dashes &= np.abs(z - self.crossing) > 1.5
         worn = np.clip(0.85 + 0.3 * grain + 0.22 * patches, 0.25, 1)
         marks = road & (dashes | lines | zebra) & (z > 0)
         paint = np.where(marks, worn, 0)
