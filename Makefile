@@ -14,7 +14,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install lint format type doctest docs test test-cpu test-kernels demo clean
+.PHONY: help install lint format type doctest docs test test-cpu test-kernels demo picture clean
 
 help: ## Show the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -66,6 +66,9 @@ test: lint type docs doctest test-kernels test-cpu ## Run everything above; the 
 
 demo: $(VENV)/.installed ## Fuse a synthetic pair and say where the pictures are.
 	$(BIN)/fusionblocks demo --output outputs/demo
+
+picture: $(VENV)/.installed-dev ## Draw the README's picture again.
+	$(BIN)/python docs/generate.py
 
 clean: ## Remove what was built; the environment stays.
 	rm -rf docs/_build docs/api build dist outputs .mypy_cache .pytest_cache .ruff_cache

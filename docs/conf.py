@@ -1,7 +1,11 @@
 """Sphinx configuration; the API pages, tables and pictures are generated from the package itself."""
 
+import inspect
+import itertools
 import sys
 from pathlib import Path
+
+from sphinx.util.inspect import stringify_signature
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
@@ -66,6 +70,23 @@ def resolve_public(app, env, node, contnode):
     return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", home, node, contnode)
 
 
+def network_signature(app, what, name, obj, options, signature, return_annotation):
+    """Show a network's own arguments, where the hub mixin's ``__new__`` hides them."""
+    if what != "class" or not issubclass(obj, fusionblocks.FusionModel):
+        return None
+    shown = stringify_signature(inspect.signature(obj), show_annotation=False, show_return_annotation=False)
+    return shown, return_annotation
+
+
+def returned_sentence(app, what, name, obj, options, lines):
+    """Keep ``Returns:`` a sentence: types come from the hints, so a colon in it does not set off a type."""
+    for header, first in itertools.pairwise(range(len(lines))):
+        if lines[header].strip() == "Returns:":
+            lines[first] = lines[first].replace(": ", " -- ", 1)
+
+
 def setup(app):
     generate.write_all(DOCS)
+    app.connect("autodoc-process-signature", network_signature)
+    app.connect("autodoc-process-docstring", returned_sentence, priority=400)  # before napoleon
     app.connect("missing-reference", resolve_public)

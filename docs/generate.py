@@ -15,13 +15,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from sphinx.util import logging
+from torch import Tensor
 
 import fusionblocks as fb
 
 logger = logging.getLogger(__name__)
 
-SCENE = {"seed": 3, "height": 360, "width": 480}
+SCENE = {"seed": 10, "height": 360, "width": 480}
 PACKAGES = {
     "ops": "Operators",
     "image": "Pictures",
@@ -116,7 +118,13 @@ def directive(home: str, name: str) -> list[str]:
     if inspect.isclass(value):
         if issubclass(value, BaseException):
             return [f".. autoexception:: {home}.{name}", ""]
-        return [f".. autoclass:: {home}.{name}", "   :members:", "   :show-inheritance:", ""]
+        return [
+            f".. autoclass:: {home}.{name}",
+            "   :members:",
+            "   :exclude-members: config_class",
+            "   :show-inheritance:",
+            "",
+        ]
     kind = "autofunction" if callable(value) else "autodata"
     return [f".. {kind}:: {home}.{name}", ""]
 
@@ -140,8 +148,6 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 def models_table() -> str:
     """Return the networks of the registry as a Markdown table."""
-    import torch
-
     from fusionblocks.models import model_class
 
     rows = []
@@ -197,20 +203,24 @@ def markdown(text: str) -> str:
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 
+def sample() -> dict[str, Tensor]:
+    """Return the sample pair and its fusion, RGB ``(3, H, W)`` each."""
+    scene = fb.data.synthetic_scene(**SCENE)
+    fused = fb.fuse(scene.infrared, scene.visible)
+    return {"infrared": scene.infrared.expand(3, -1, -1), "visible": scene.visible, "fused": fused}
+
+
 def write_pictures(api: Path) -> None:
     """Write the sample pair and its fusion as JPEG."""
     try:
-        scene = fb.data.synthetic_scene(**SCENE)
-        pictures = {
-            "infrared": scene.infrared.expand(3, -1, -1),
-            "visible": scene.visible,
-            "fused": fb.fuse(scene.infrared, scene.visible),
-        }
+        pictures = sample()
     except (ImportError, AttributeError) as error:
         logger.warning("the sample pictures cannot be made: %s", error)
         return
-    from PIL import Image
-
     for name, picture in pictures.items():
-        array = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        Image.fromarray(array).save(api / f"{name}.jpg", quality=90)
+        fb.image.write_image(api / f"{name}.jpg", fb.image.tensor_to_array(picture))
+
+
+if __name__ == "__main__":  # the README's picture, which is tracked
+    row = torch.cat(list(sample().values()), dim=2)
+    fb.image.write_image(Path(__file__).parent / "images/demo.jpg", fb.image.tensor_to_array(row))

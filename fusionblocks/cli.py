@@ -283,7 +283,7 @@ def env() -> None:
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder to write the pictures to.")] = Path("outputs/demo"),
-    seed: Annotated[int, typer.Option(help="Which scene to draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Which scene to draw.")] = 10,
 ) -> None:
     """Draw the sample scene, fuse it and say where the pictures are."""
     import torch
