@@ -70,7 +70,7 @@ class PreliminaryFusion(nn.Module):
 
     Args:
         channels: Width of the transformer.
-        enhancement_channels: Width inside each modality's :class:`~fusionblocks.blocks.MSFEM`.
+        enhancement_channels: Width inside each modality's :class:`~fusionblocks.MSFEM`.
         num_blocks: Transformer blocks.
         num_heads: Heads of each.
     """
