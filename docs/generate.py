@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 from torch import Tensor
 
@@ -118,15 +119,27 @@ def directive(home: str, name: str) -> list[str]:
     if inspect.isclass(value):
         if issubclass(value, BaseException):
             return [f".. autoexception:: {home}.{name}", ""]
-        return [
-            f".. autoclass:: {home}.{name}",
-            "   :members:",
-            "   :exclude-members: config_class",
-            "   :show-inheritance:",
-            "",
-        ]
-    kind = "autofunction" if callable(value) else "autodata"
-    return [f".. {kind}:: {home}.{name}", ""]
+        options = ["   :members:", "   :exclude-members: config_class", "   :show-inheritance:"]
+        return [f".. autoclass:: {home}.{name}", *options, ""]
+    if callable(value):
+        return [f".. autofunction:: {home}.{name}", ""]
+    text = comment_of(home, name)
+    return [f".. py:data:: {home}.{name}", f"   :value: {readable(value)}", "", *(f"   {line}" for line in text), ""]
+
+
+def readable(value: object) -> str:
+    return "{" + ", ".join(map(repr, sorted(value))) + "}" if isinstance(value, frozenset) else repr(value)
+
+
+def comment_of(home: str, name: str) -> list[str]:
+    """Return the ``#:`` comment over a constant, which autodoc does not find through a lazy name."""
+    folder = Path(importlib.import_module(home).__file__).parent
+    for file in sorted(folder.glob("*.py")):
+        docs = ModuleAnalyzer.for_module(f"{home}.{file.stem}").find_attr_docs() if file.stem != "__init__" else {}
+        if ("", name) in docs:
+            return docs["", name]
+    logger.warning("%s.%s is public and has no comment that starts with #:", home, name)
+    return []
 
 
 def value_of(module: ModuleType, name: str) -> object:

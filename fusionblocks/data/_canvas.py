@@ -18,6 +18,7 @@ Array = npt.NDArray[Any]
 Colour = tuple[float, float, float]
 
 SKY_DEPTH = 400.0  # metres; also the far end of the ground
+#: Names of the classes in a scene's semantic mask, by their number.
 CLASS_NAMES = ("ground", "sky", "building", "window", "sign", "vegetation", "lamp", "car", "person")
 GROUND, SKY, BUILDING, WINDOW, SIGN, VEGETATION, LAMP, CAR, PERSON = range(len(CLASS_NAMES))
 
