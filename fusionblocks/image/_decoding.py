@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import BinaryIO
 
 import numpy as np
@@ -153,21 +154,13 @@ def _decode_tiff(file: BinaryIO) -> np.ndarray:
         _check_size(page.imagewidth, page.imagelength)
         _check_layout(page)
         _check_complete(page, file)
-        tag = page.tags.get(_ORIENTATION)
-        orientation = tag.value if tag is not None else 1
-        array = None
-        if page.bitspersample > 8:
-            array = _tifffile_samples(page)
-    if array is not None:
-        array = _upright(array, orientation)
-    else:
-        array = _pillow_tiff(file)  # upright already
-    if page.bitspersample <= 8:
-        return array
-    white = 1 if array.dtype == np.float32 else 65535
-    if array.dtype == np.float32 and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        if page.bitspersample <= 8:
+            return _pillow_tiff(file)
+        array = _deep_samples(page, file)
+    real = array.dtype == np.float32
+    if real and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
         raise ValueError("it has float samples that are not all in [0, 1]")
-    return white - array if page.photometric == PHOTOMETRIC.MINISWHITE else array
+    return (1 if real else 65535) - array if page.photometric == PHOTOMETRIC.MINISWHITE else array
 
 
 def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
@@ -184,18 +177,26 @@ def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
 def _check_layout(page: tifffile.TiffPage) -> None:
     bits, kind = page.bitspersample, page.sampleformat
     if (kind, bits) not in {(SAMPLEFORMAT.UINT, bits) for bits in (1, 2, 4, 8, 16)} | {(SAMPLEFORMAT.IEEEFP, 32)}:
-        name = getattr(kind, "name", kind)
-        raise ValueError(f"it has {name} samples of {bits} bits, expected UINT of 8 or 16 bits or IEEEFP of 32")
+        raise ValueError(
+            f"it has {_name(SAMPLEFORMAT, kind)} samples of {bits} bits, expected UINT of 8 or 16 bits or IEEEFP of 32"
+        )
     if bits <= 8:
         return
     colours = {PHOTOMETRIC.MINISBLACK: 1, PHOTOMETRIC.MINISWHITE: 1, PHOTOMETRIC.RGB: 3}.get(page.photometric)
     if colours is None:
-        name = getattr(page.photometric, "name", page.photometric)
-        raise ValueError(f"it has {name} samples of {bits} bits, expected gray or RGB at this depth")
+        colour = _name(PHOTOMETRIC, page.photometric)
+        raise ValueError(f"it has {colour} samples of {bits} bits, expected gray or RGB at this depth")
     if page.samplesperpixel not in (colours, colours + 1):
         raise ValueError(f"it has {page.samplesperpixel} samples a pixel, expected gray or RGB, with or without alpha")
     if tuple(page.extrasamples) == (tifffile.EXTRASAMPLE.ASSOCALPHA,):
         raise ValueError(f"it has premultiplied alpha at {bits} bits, which is not supported")
+
+
+def _name(kinds: type[IntEnum], value: int) -> str:
+    try:
+        return kinds(value).name
+    except ValueError:
+        return f"unknown ({value})"
 
 
 def _check_complete(page: tifffile.TiffPage, file: BinaryIO) -> None:
@@ -213,19 +214,26 @@ def _check_complete(page: tifffile.TiffPage, file: BinaryIO) -> None:
             raise ValueError(f"it is truncated: {available} of {needed} bytes are there")
 
 
-def _tifffile_samples(page: tifffile.TiffPage) -> np.ndarray | None:
-    """Decode with tifffile; None where the compression needs a package that is not installed."""
+def _deep_samples(page: tifffile.TiffPage, file: BinaryIO) -> np.ndarray:
+    """Decode samples of more than eight bits, with Pillow what tifffile cannot decompress by itself."""
     try:
         samples = page.asarray(squeeze=False)  # (planes, depth, height, width, samples)
     except ValueError as error:
-        if "imagecodecs" in str(error) and page.sampleformat == SAMPLEFORMAT.UINT:
-            return None
-        raise
+        if "imagecodecs" not in str(error) or page.sampleformat != SAMPLEFORMAT.UINT:
+            raise
+        try:
+            return _pillow_tiff(file)
+        except SyntaxError:
+            raise error from None
     array = np.moveaxis(samples[:, 0], 0, 2)[:, :, :, 0] if samples.shape[0] > 1 else samples[0, 0]
-    return array[..., 0] if page.photometric != PHOTOMETRIC.RGB else array[..., :3]
+    tag = page.tags.get(_ORIENTATION)
+    array = array[..., :3] if page.photometric == PHOTOMETRIC.RGB else array[..., 0]
+    return _upright(array, tag.value if tag is not None else 1)
 
 
 def _pillow_tiff(file: BinaryIO) -> np.ndarray:
+    """Decode with Pillow, which turns TIFF upright by itself."""
+
     def reopen() -> ImageFile.ImageFile:
         file.seek(0)
         return TiffImagePlugin.TiffImageFile(file)
