@@ -18,10 +18,13 @@ _MODULES = {
     "SGDFuseConfig": ".sgdfuse",
     "SMFNet": ".smfnet",
     "SMFNetConfig": ".smfnet",
+    "beta_schedule": ".schedules",
     "create_model": ".registry",
     "list_models": ".registry",
     "load_official": ".official",
     "model_class": ".registry",
+    "noise_levels": ".schedules",
+    "sampling": ".schedules",
 }
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

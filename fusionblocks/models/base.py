@@ -148,6 +148,25 @@ class FusionModel(
         super().__init__()
         self.config = build_config(type(self).config_class, config, options)
         self._hub_mixin_config = {"model": self.name, **dataclasses.asdict(self.config)}
+        self._guide: tuple[Callable[..., Any], ...] = ()
+
+    def attach_guidance(self, guide: Callable[..., Any] | None) -> None:
+        """Let ``guide`` compute the network's guidance whenever a pass gets none.
+
+        The guide is no part of the network: its weights are neither trained, moved nor saved with it.
+
+        Args:
+            guide: What the network's documentation says it calls; ``None`` detaches.
+
+        Raises:
+            TypeError: If ``guide`` cannot be called, or the network takes no guidance.
+        """
+        if guide is not None and not self.guidance_names:
+            raise TypeError(f"{self.name!r} takes no guidance, so no guide can be attached")
+        if guide is not None and not callable(guide):
+            raise TypeError(f"guide must be callable, got {type(guide).__name__}")
+        # in a tuple, so that a guide that is a module is not registered as a part of this one
+        self._guide = () if guide is None else (guide,)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write ``config.json``, ``model.safetensors`` and a model card into a folder.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -93,7 +92,8 @@ class SGAFusion(FusionModel):
     """Semantic-guided adaptive fusion: a CLIP embedding of the visible picture steers the fusion of both.
 
     ``fused`` is an RGB picture; ``segmentation`` holds class logits. The embedding is an argument of the forward
-    pass, or comes from a guide that :meth:`attach_guidance` attaches.
+    pass, or comes from a guide that :meth:`~fusionblocks.FusionModel.attach_guidance` attaches: it is called with the
+    visible picture ``(B, 3, H, W)`` and returns ``(B, semantic_channels)``.
 
     Args:
         config: The network's configuration; its defaults are the paper's values.
@@ -137,23 +137,6 @@ class SGAFusion(FusionModel):
         )
         self.segmentation_head = nn.Conv2d(shallow, config.num_classes, 1)
         self.fusion_head = nn.Conv2d(shallow, 3, 3, padding=1)
-        self._guide: tuple[Callable[[Tensor], Tensor], ...] = ()
-
-    def attach_guidance(self, guide: Callable[[Tensor], Tensor] | None) -> None:
-        """Let ``guide`` compute the embedding whenever a pass gets none.
-
-        The guide is no part of the network: its weights are neither trained, moved nor saved with it.
-
-        Args:
-            guide: Takes the visible picture ``(B, 3, H, W)`` and returns ``(B, semantic_channels)``; None detaches.
-
-        Raises:
-            TypeError: If ``guide`` cannot be called.
-        """
-        if guide is not None and not callable(guide):
-            raise TypeError(f"guide must be callable as guide(visible), got {type(guide).__name__}")
-        # in a tuple, so that a guide that is a module is not registered as a part of this one
-        self._guide = () if guide is None else (guide,)
 
     def forward(self, infrared: Tensor, visible: Tensor, semantic: Tensor | None = None) -> FusionOutput:
         """Fuse a pair.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,6 @@ from fusionblocks.image.checks import check_pair, check_picture
 from fusionblocks.models.base import FusionModel, FusionOutput
 from fusionblocks.models.noise_conditioned_unet import NoiseConditionedUNet
 from fusionblocks.models.schedules import check_sampling, sampling
-
-Guide = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # B batch, H and W the pair's size, h and w the next multiples that the U-Net can halve;
 # a picture has values in [0, 1], a signed picture, as the diffusion sees it, in [-1, 1]
@@ -109,6 +107,10 @@ class SGDFuse(FusionModel):
     visible chroma. The head *is* the end of the network, not a residual on the denoised picture: its hyperbolic
     tangent already spans a signed picture, and the decoder's features of the last, least noisy pass see that picture.
 
+    The masks are arguments of the forward pass, or come from a guide that
+    :meth:`~fusionblocks.FusionModel.attach_guidance` attaches: it is called with the infrared ``(B, 1, H, W)`` and the
+    visible picture ``(B, 3, H, W)`` and returns the masks of both, each ``(B, 1, H, W)``.
+
     Training differentiates the parts: ``preliminary``, :meth:`diffuse` and :meth:`refine` (one denoising pass at
     any noise level, which yields both the predicted noise and the fused picture).
 
@@ -162,24 +164,6 @@ class SGDFuse(FusionModel):
             attention_levels=config.attention_levels,
         )
         self.head = HFAH(self.denoiser.feature_channels, 3, hidden_channels=config.head_channels)
-        self._guide: tuple[Guide, ...] = ()
-
-    def attach_guidance(self, guide: Guide | None) -> None:
-        """Let ``guide`` compute the masks whenever a pass gets none.
-
-        The guide is no part of the network: its weights are neither trained, moved nor saved with it.
-
-        Args:
-            guide: Takes the infrared ``(B, 1, H, W)`` and the visible picture ``(B, 3, H, W)`` and returns the masks
-                of both, each ``(B, 1, H, W)``; None detaches.
-
-        Raises:
-            TypeError: If ``guide`` cannot be called.
-        """
-        if guide is not None and not callable(guide):
-            raise TypeError(f"guide must be callable as guide(infrared, visible), got {type(guide).__name__}")
-        # in a tuple, so that a guide that is a module is not registered as a part of this one
-        self._guide = () if guide is None else (guide,)
 
     def forward(
         self,

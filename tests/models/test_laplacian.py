@@ -39,3 +39,7 @@ class TestLaplacian(ModelTester):
     def test_settings_out_of_range_are_refused(self, options: dict) -> None:
         with pytest.raises(ValueError, match=next(iter(options))):
             fb.create_model("laplacian", **options)
+
+    def test_it_takes_no_guide(self) -> None:
+        with pytest.raises(TypeError, match="takes no guidance"):
+            fb.Laplacian().attach_guidance(lambda visible: visible)
