@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +25,21 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], ImageFile.ImageFile]] = {
 }
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112
+# sizes, samples, colours, strips and tiles of a TIFF, and what else decides how its bytes become a picture
+_LAYOUT_TAGS = {
+    *range(254, 260),
+    262,
+    266,
+    *range(273, 281),
+    284,
+    317,
+    320,
+    *range(322, 326),
+    338,
+    339,
+    347,
+    *range(529, 533),
+}
 _lock = threading.Lock()
 
 
@@ -148,9 +165,32 @@ def _sixteen_bits(reopen: Callable[[], ImageFile.ImageFile]) -> np.ndarray:
     return high << 8 | low
 
 
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect what tifffile logs in this thread about tags it gave up on, instead of printing it."""
+    messages: list[str] = []
+    thread = threading.get_ident()
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        messages.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(collect)
+    try:
+        yield messages
+    finally:
+        logger.removeFilter(collect)
+
+
 def _decode_tiff(file: BinaryIO) -> np.ndarray:
-    with tifffile.TiffFile(file) as tiff:
+    with _complaints() as complaints, tifffile.TiffFile(file) as tiff:
         page = _only_page(tiff)
+        damaged = {int(code) for text in complaints for code in re.findall(r"TiffTag (\d+) ", text)} & _LAYOUT_TAGS
+        if damaged:
+            raise ValueError(f"its tags are damaged: {', '.join(map(str, sorted(damaged)))}")
         _check_size(page.imagewidth, page.imagelength)
         _check_layout(page)
         _check_complete(page, file)

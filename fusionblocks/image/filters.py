@@ -42,9 +42,9 @@ def gaussian_kernel(
         size = 2 * int(4 * sigma + 0.5) + 1
     if not isinstance(size, int) or isinstance(size, bool) or size < 1 or size % 2 == 0:
         raise ValueError(f"size must be a positive odd number, got {size!r}")
-    offset = torch.arange(size, dtype=torch.float64, device=device) - size // 2
+    offset = torch.arange(size, dtype=torch.float64) - size // 2  # on the CPU: not every device has float64
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-    return (kernel / kernel.sum()).to(dtype or torch.get_default_dtype())
+    return (kernel / kernel.sum()).to(dtype or torch.get_default_dtype()).to(device)
 
 
 def gaussian_blur(x: Tensor, sigma: float, size: int | None = None, *, border: Border = "reflect") -> Tensor:

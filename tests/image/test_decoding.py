@@ -262,6 +262,19 @@ def test_other_samples(tmp_path: Path) -> None:
     refusal(tmp_path, premultiplied, "it has premultiplied alpha at 16 bits, which is not supported")
 
 
+def test_damaged_tags(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = tiff_bytes(GRAY16, extratags=[(274, "H", 1, 1, True), (65000, "H", 1, 7, True)])
+    for tag, damage in [(257, True), (277, True), (274, True), (65000, False)]:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            offset = tiff.pages.first.tags[tag].offset
+        broken = data[: offset + 2] + b"\xee\xee" + data[offset + 4 :]  # a type that does not exist
+        if damage:
+            refusal(tmp_path, broken, f"its tags are damaged: {tag}")
+        else:
+            assert_same(read(tmp_path, broken), GRAY16)
+    assert caplog.records == []
+
+
 def test_several_pictures(tmp_path: Path) -> None:
     first, second = Image.fromarray(GRAY8), Image.fromarray(GRAY8[::-1].copy())
     animation = saved(first, "PNG", save_all=True, append_images=[second])
