@@ -177,8 +177,9 @@ def separable(x: Tensor, kernel: Tensor) -> Tensor:
 
     Autocast stays out of it: a blur rounded to eight bits is no blur, and a variance made of it no variance.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        with torch.autocast(x.device.type, enabled=False):
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
             return _separable(x, kernel)
     return _separable(x, kernel)
 

@@ -97,6 +97,11 @@ def test_half_precision(dtype: torch.dtype) -> None:
         assert (result.double() - function(x.double())).abs().max() < 16 * torch.finfo(dtype).eps
 
 
+def test_shapes_on_the_meta_device() -> None:
+    x = torch.rand(2, 3, 20, 33, device="meta")
+    assert {tuple(y.shape) for y in (gaussian_blur(x, 1.5), *sobel(x), laplacian(x, border="replicate"))} == {x.shape}
+
+
 def test_compiles_and_exports() -> None:
     class Filters(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
