@@ -67,18 +67,15 @@ def gray_levels(
         >>> gray_levels(fused, None, None, optional=True)[0].flatten().tolist()
         [0.0, 255.0]
     """
-    given = {"fused": fused, "infrared": infrared, "visible": visible}
-    levels: list[Tensor | None] = []
-    for name, picture in given.items():
-        if picture is None and optional and name != "fused":
-            levels.append(None)
+    first = _levels("fused", fused)
+    sources: list[Tensor | None] = []
+    for name, picture in (("infrared", infrared), ("visible", visible)):
+        if picture is None and optional:
+            sources.append(None)
         else:
-            levels.append(picture.values if isinstance(picture, Levels) else _levels(name, picture))
-    first, *sources = levels
-    assert first is not None  # for the type checker: ``fused`` was refused above if it is None
-    for name, source in zip(("infrared", "visible"), sources, strict=True):
-        if source is not None:
+            source = _levels(name, picture)
             _check_alike(first, name, source)
+            sources.append(source)
     return first, sources[0], sources[1]
 
 
@@ -98,7 +95,9 @@ def check_smallest(name: str, f: Tensor, side: int) -> None:
         )
 
 
-def _levels(name: str, picture: Tensor | None) -> Tensor:
+def _levels(name: str, picture: Tensor | Levels | None) -> Tensor:
+    if isinstance(picture, Levels):
+        return picture.values
     expected = f"{name} must be a tensor (B, 1, H, W), uint8 gray levels or float in [0, 1]"
     if not isinstance(picture, Tensor):
         raise TypeError(f"{expected}, got {type(picture).__name__}")
@@ -113,11 +112,10 @@ def _levels(name: str, picture: Tensor | None) -> Tensor:
         raise TypeError(f"{expected}, got {picture.dtype}{advice}")
     _check_values(name, picture.detach())
     levels = (picture.to(torch.float64) * 255).clamp(0, 255)
+    rounding = max(_WHOLE, 255 * torch.finfo(picture.dtype).eps)
     with torch.no_grad():
-        whole = levels.round()
-        off = torch.where(
-            (levels - whole).abs() <= max(_WHOLE, 255 * torch.finfo(picture.dtype).eps), whole - levels, 0
-        )
+        off = levels.round() - levels
+        off = torch.where(off.abs() <= rounding, off, 0)
     return levels + off
 
 
