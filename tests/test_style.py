@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import dataclasses
+import doctest
 import importlib
 import inspect
 import re
@@ -63,6 +66,26 @@ def test_file_is_short(path: str) -> None:
 def test_every_public_name_has_an_example_or_says_why_not(public: list[object]) -> None:
     lacking = [label(value) for value in public if not is_record(value) and lacks_example(inspect.getdoc(value) or "")]
     assert not lacking, f"no Example: in the docstring of {', '.join(lacking)}"
+
+
+def unbound(example: str) -> set[str]:
+    """Return the names that a piece of code uses and neither imports nor makes."""
+    nodes = list(ast.walk(ast.parse(example)))
+    bound = set(dir(builtins))
+    bound |= {(alias.asname or alias.name).partition(".")[0] for node in nodes for alias in getattr(node, "names", [])}
+    bound |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    bound |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return {node.id for node in nodes if isinstance(node, ast.Name)} - bound
+
+
+def test_every_example_stands_alone(public: list[object]) -> None:
+    lacking = {}
+    for value in public:
+        example = "".join(part.source for part in doctest.DocTestParser().get_examples(inspect.getdoc(value) or ""))
+        if names := unbound(example):
+            lacking[label(value)] = sorted(names)
+    assert not lacking, f"examples use names that they do not import: {lacking}"
 
 
 def test_every_block_names_its_source() -> None:

@@ -31,6 +31,7 @@ class DehazeExpert(nn.Module):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import DehazeExpert
         >>> expert = DehazeExpert(8, pool_size=4)
         >>> x = torch.rand(2, 8, 9, 7)
         >>> transmission, airlight = expert.estimate(x)
@@ -112,6 +113,7 @@ class LowLightExpert(nn.Module):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import LowLightExpert
         >>> LowLightExpert(8, iterations=4)(torch.rand(2, 8, 9, 7)).shape
         torch.Size([2, 8, 9, 7])
     """
@@ -173,6 +175,7 @@ class DegradationExperts(MixtureOfExperts):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import DegradationExperts
         >>> experts = DegradationExperts(8, pool_size=4)
         >>> x = torch.rand(1, 8, 9, 7)
         >>> haze, dark, base = experts.gate(x).unbind(1)

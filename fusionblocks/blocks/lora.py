@@ -36,6 +36,7 @@ class LoRALinear(nn.Module):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import LoRALinear
         >>> layer = LoRALinear(24, 16, rank=4)
         >>> x = torch.rand(3, 24)
         >>> torch.equal(layer(x), layer.linear(x))

@@ -29,6 +29,7 @@ class UniNet(nn.Module):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import UniNet
         >>> UniNet(16)(torch.rand(1, 16, 9, 7)).shape
         torch.Size([1, 16, 9, 7])
     """
@@ -77,6 +78,7 @@ class MixtureOfExperts(nn.Module):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import MixtureOfExperts, UniNet
         >>> from torch import nn
         >>> mixture = MixtureOfExperts(16, num_experts=3)
         >>> x = torch.rand(1, 16, 9, 7)

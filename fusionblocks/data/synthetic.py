@@ -70,6 +70,7 @@ def synthetic_scene(
         ValueError: If an argument lies outside its range or names an unknown layout or time.
 
     Example:
+        >>> from fusionblocks.data import CLASS_NAMES, synthetic_scene
         >>> scene = synthetic_scene(seed=3, height=48, width=64)
         >>> scene.infrared.shape, scene.visible.shape, scene.mask.shape
         (torch.Size([1, 48, 64]), torch.Size([3, 48, 64]), torch.Size([48, 64]))

@@ -24,6 +24,8 @@ def check_picture(name: str, x: Tensor, channels: int | Sequence[int]) -> None:
         ValueError: The rank, the number of channels or an empty dimension is wrong.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import check_picture
         >>> check_picture("visible", torch.rand(2, 3, 8, 8), channels=(1, 3))
     """
     accepted = (channels,) if isinstance(channels, int) else tuple(channels)
@@ -53,6 +55,8 @@ def check_pair(infrared: Tensor, visible: Tensor, *, visible_channels: int | Seq
         ValueError: A shape is wrong, or batch sizes or picture sizes differ.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import check_pair
         >>> check_pair(torch.rand(1, 1, 37, 50), torch.rand(1, 3, 37, 47))
         Traceback (most recent call last):
             ...
@@ -85,6 +89,8 @@ def check_values(name: str, x: Tensor) -> None:
         ValueError: A value is NaN, infinite or outside [0, 1]; the message counts or bounds them.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import check_values
         >>> check_values("infrared", torch.tensor([0.0, 255.0]))
         Traceback (most recent call last):
             ...

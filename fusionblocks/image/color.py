@@ -23,6 +23,8 @@ def luma(rgb: Tensor) -> Tensor:
         ValueError: ``rgb`` has not three channels.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import luma
         >>> luma(torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)).item()
         0.29899999499320984
     """
@@ -44,6 +46,8 @@ def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
         ValueError: ``rgb`` has not three channels.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import rgb_to_ycbcr
         >>> rgb_to_ycbcr(torch.ones(3, 1, 1)).flatten()
         tensor([1.0000, 0.5000, 0.5000])
     """
@@ -70,6 +74,8 @@ def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
         ValueError: ``ycbcr`` has not three channels.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import rgb_to_ycbcr, ycbcr_to_rgb
         >>> rgb = torch.rand(3, 4, 4)
         >>> torch.allclose(ycbcr_to_rgb(rgb_to_ycbcr(rgb)), rgb, atol=1e-6)
         True
@@ -101,6 +107,8 @@ def with_luma(luma: Tensor, rgb: Tensor) -> Tensor:
         ValueError: The channels are not one and three, or the other dimensions differ.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import with_luma
         >>> pink = torch.tensor([1.0, 0.5, 0.5]).view(3, 1, 1)
         >>> with_luma(torch.full((1, 1, 1), 0.3), pink).flatten()
         tensor([0.6505, 0.1505, 0.1505])

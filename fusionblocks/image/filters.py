@@ -33,6 +33,7 @@ def gaussian_kernel(
         ValueError: ``sigma`` is not positive or ``size`` not a positive odd number.
 
     Example:
+        >>> from fusionblocks.image import gaussian_kernel
         >>> gaussian_kernel(0.5, 3)
         tensor([0.1065, 0.7870, 0.1065])
     """
@@ -64,6 +65,8 @@ def gaussian_blur(x: Tensor, sigma: float, size: int | None = None, *, border: B
         ValueError: ``sigma``, ``size`` or ``border`` is not as above, or ``x`` has no height and width.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import gaussian_blur
         >>> gaussian_blur(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0]]), sigma=0.5, size=3)
         tensor([[0.0000, 0.1065, 0.7870, 0.1065, 0.0000]])
     """
@@ -90,6 +93,8 @@ def sobel(x: Tensor, *, border: Border = "reflect") -> tuple[Tensor, Tensor]:
         ValueError: ``border`` is unknown, or ``x`` has no height and width.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import sobel
         >>> across, down = sobel(torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(3, 4))
         >>> across[1], down[1]
         (tensor([0., 4., 4., 0.]), tensor([0., 0., 0., 0.]))
@@ -116,6 +121,8 @@ def gradient_magnitude(x: Tensor, *, border: Border = "reflect") -> Tensor:
         ValueError: ``border`` is unknown, or ``x`` has no height and width.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import gradient_magnitude
         >>> gradient_magnitude(torch.tensor([1.0, 1.0, 0.0]).expand(2, 3))[0]
         tensor([0., 4., 0.])
     """
@@ -138,6 +145,8 @@ def laplacian(x: Tensor, *, border: Border = "reflect") -> Tensor:
         ValueError: ``border`` is unknown, or ``x`` has no height and width.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import laplacian
         >>> laplacian(torch.tensor([0.0, 1.0, 0.0]).expand(2, 3))[0]
         tensor([ 2., -2.,  2.])
     """

@@ -48,6 +48,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             and the reason.
 
     Example:
+        >>> import numpy as np
+        >>> from fusionblocks.image import read_image, write_image
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_image(f"{folder}/thermal.tiff", np.array([[29000, 29400]], np.uint16))
@@ -83,6 +85,7 @@ def image_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
         ValueError: The image has no pixels, another mode, or its file is damaged.
 
     Example:
+        >>> from fusionblocks.image import image_to_array
         >>> from PIL import Image
         >>> image_to_array(Image.new("RGBA", (5, 4))).shape
         (4, 5, 3)
@@ -111,6 +114,8 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
             16 bits.
 
     Example:
+        >>> import numpy as np
+        >>> from fusionblocks.image import read_image, write_image
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_image(f"{folder}/fused.png", np.zeros((4, 6, 3), np.uint8))

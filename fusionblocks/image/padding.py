@@ -42,6 +42,8 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, Padding]:
         ValueError: ``multiple`` is no positive integer, or ``x`` has no pixels.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import crop, pad_to_multiple
         >>> padded, padding = pad_to_multiple(torch.rand(1, 3, 37, 50), 32)
         >>> padded.shape, padding
         (torch.Size([1, 3, 64, 64]), Padding(left=7, right=7, top=13, bottom=14))
@@ -70,6 +72,8 @@ def crop(x: Tensor, padding: Padding) -> Tensor:
         ValueError: ``x`` is not larger than its padding.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import Padding, crop
         >>> crop(torch.arange(5.0).expand(1, 1, 5, 5), Padding(left=1, right=2, top=0, bottom=4))
         tensor([[[[1., 2.]]]])
     """
@@ -94,6 +98,8 @@ def reflect_pad(x: Tensor, padding: Padding) -> Tensor:
         ``(..., top + H + bottom, left + W + right)``.
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import Padding, reflect_pad
         >>> reflect_pad(torch.tensor([[1, 2, 3]]), Padding(left=1, right=5, top=0, bottom=0))
         tensor([[2, 1, 2, 3, 2, 1, 2, 3, 2]])
     """

@@ -24,6 +24,7 @@ def max_levels(height: int, width: int) -> int:
         ValueError: A side is smaller than 1.
 
     Example:
+        >>> from fusionblocks.image import max_levels
         >>> max_levels(37, 50), max_levels(1, 50)
         (7, 1)
     """
@@ -53,6 +54,8 @@ def gaussian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
         The Laplacian Pyramid as a Compact Image Code (1983).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import gaussian_pyramid
         >>> [tuple(level.shape) for level in gaussian_pyramid(torch.rand(37, 50), 3)]
         [(37, 50), (19, 25), (10, 13)]
     """
@@ -85,6 +88,8 @@ def laplacian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
         The Laplacian Pyramid as a Compact Image Code (1983).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import laplacian_pyramid, reconstruct
         >>> x = torch.rand(37, 50)
         >>> torch.allclose(reconstruct(laplacian_pyramid(x, 4)), x, atol=1e-6)
         True
@@ -110,6 +115,8 @@ def reconstruct(pyramid: Sequence[Tensor]) -> Tensor:
         The Laplacian Pyramid as a Compact Image Code (1983).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import reconstruct
         >>> reconstruct([torch.zeros(3, 4), torch.ones(2, 2)])
         tensor([[1., 1., 1., 1.],
                 [1., 1., 1., 1.],

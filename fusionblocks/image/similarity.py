@@ -45,6 +45,8 @@ def ssim(
         Image Quality Assessment: From Error Visibility to Structural Similarity (2004).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import ssim
         >>> x = torch.rand(2, 1, 16, 16)
         >>> ssim(x, x)
         tensor([1., 1.])
@@ -86,6 +88,8 @@ def ssim_map(
         Image Quality Assessment: From Error Visibility to Structural Similarity (2004).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.image import ssim_map
         >>> ssim_map(torch.rand(1, 1, 16, 20), torch.rand(1, 1, 16, 20)).shape
         torch.Size([1, 1, 6, 10])
     """

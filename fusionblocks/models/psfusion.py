@@ -123,6 +123,7 @@ class PSFusion(FusionModel):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import PSFusion
         >>> model = PSFusion(backbone="resnet18", backbone_channels=(8, 8, 8, 8), semantic_channels=8).eval()
         >>> output = model(torch.rand(1, 1, 40, 30), torch.rand(1, 3, 40, 30))
         >>> output.fused.shape, output.segmentation.shape

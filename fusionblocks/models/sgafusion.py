@@ -109,6 +109,7 @@ class SGAFusion(FusionModel):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import SGAFusion
         >>> model = SGAFusion(channels=4, semantic_channels=8)
         >>> output = model(torch.rand(1, 1, 9, 7), torch.rand(1, 3, 9, 7), semantic=torch.rand(1, 8))
         >>> output.fused.shape, output.segmentation.shape

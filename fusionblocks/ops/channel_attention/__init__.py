@@ -50,6 +50,7 @@ def channel_attention(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.ops import channel_attention
         >>> query, key, value = torch.rand(3, 1, 2, 4, 35).unbind()
         >>> channel_attention(query, key, value, torch.ones(2, 1, 1)).shape
         torch.Size([1, 2, 4, 35])

@@ -35,6 +35,7 @@ def cross_attention(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.ops import cross_attention
         >>> infrared, visible = torch.rand(1, 2, 20, 8), torch.rand(1, 2, 35, 8)
         >>> cross_attention(infrared, visible, visible).shape
         torch.Size([1, 2, 20, 8])

@@ -48,6 +48,7 @@ def dual_cross_attention(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.ops import dual_cross_attention
         >>> query_a, query_b, key, value_a, value_b = torch.rand(5, 1, 1, 35, 8).unbind()
         >>> out_a, out_b = dual_cross_attention(query_a, query_b, key, value_a, value_b, scale=1.0)
         >>> out_a.shape

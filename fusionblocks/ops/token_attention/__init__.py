@@ -41,6 +41,7 @@ def token_attention(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.ops import token_attention
         >>> pixels, tokens = torch.rand(1, 2, 35, 8), torch.rand(1, 2, 3, 8)
         >>> token_attention(pixels, tokens, tokens).shape
         torch.Size([1, 2, 35, 8])
