@@ -35,6 +35,7 @@ class CLIPQueryAttention(nn.Module):
 
     Example:
         >>> import torch
+        >>> from fusionblocks import CLIPQueryAttention
         >>> block = CLIPQueryAttention(16, semantic_channels=32)
         >>> image, tokens = torch.rand(2, 16, 9, 7), torch.rand(2, 5, 32)
         >>> block(image, tokens).shape, block(image, tokens[:, 0]).shape
