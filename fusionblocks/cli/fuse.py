@@ -1,42 +1,26 @@
-"""The ``fusionblocks`` command."""
+"""``fusionblocks fuse``: pictures in, picture out, for files and folders."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-app = typer.Typer(
-    help="Fuse infrared and visible pictures.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+from fusionblocks.cli._console import (
+    BAD_INPUT,
+    SOME_FAILED,
+    err,
+    one_line,
+    open_device,
+    out,
+    progress_bar,
+    refuse,
+    report_skipped,
 )
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
-
-USAGE_ERROR = 2
-SOME_FAILED = 1
-BAD_INPUT = (ValueError, TypeError, OSError)
 
 
-def _refuse(error: object) -> NoReturn:
-    """Say in one red line what was wrong with the call, and leave with status 2."""
-    line = " ".join(str(error).split())
-    err.print(f"[bold red]error:[/] [red]{escape(line)}[/]", highlight=False)
-    raise typer.Exit(USAGE_ERROR)
-
-
-@app.command()
 def fuse(
     infrared: Annotated[Path, typer.Option(help="Infrared picture, or a folder of them.")],
     visible: Annotated[Path, typer.Option(help="Visible picture, or a folder of them with the same names.")],
@@ -94,11 +78,10 @@ def fuse(
             out.print(f"{targets[0]}", highlight=False)
             return
     except BAD_INPUT as error:
-        _refuse(error)
+        refuse(error)
 
     failures = [*problems, *_fuse_all(pairs, targets, skip_existing, guides, options)]
-    for failure in failures:
-        err.print(f"[bold red]skipped:[/] {escape(failure)}", highlight=False)
+    report_skipped(failures)
     done = len(pairs) + len(problems) - len(failures)
     out.print(f"{done} pictures in {output}, {len(failures)} skipped", highlight=False)
     if failures:
@@ -159,36 +142,23 @@ def _fuse_all(
 ) -> list[str]:
     """Fuse every pair under a progress bar and return a line for each that failed."""
     failures = []
-    columns = (
-        TextColumn("fusing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}"),
-    )
-    with Progress(*columns, console=err) as progress:
+    with progress_bar("fusing") as progress:
         task = progress.add_task("fusing", total=len(pairs), name="")
         for pair, target in zip(pairs, targets, strict=True):
             progress.update(task, name=pair.name)
             try:
                 _fuse_one(pair, target, skip_existing, guides, options)
             except (*BAD_INPUT, RuntimeError, MemoryError) as error:
-                failures.append(f"{pair.name}: {' '.join(str(error).split())}")
+                failures.append(f"{pair.name}: {one_line(error)}")
             progress.advance(task)
     return failures
 
 
 def _open_network(model: str | None, checkpoint: Path | None, device: str) -> Any:
     """Return the network that ``--model`` and ``--checkpoint`` describe, on the device."""
-    import torch
-
     from fusionblocks.models import create_model, load_official, model_class
 
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
+    place = open_device(device)
     if checkpoint is None:
         network = create_model(model or "laplacian")
         if next(network.parameters(), None) is not None:
@@ -215,101 +185,3 @@ def _saved_name(folder: Path) -> str:
         return json.loads(config.read_text())["model"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config} does not name a network: not written by save_pretrained") from error
-
-
-@app.command()
-def models() -> None:
-    """List the networks with their parameters, papers and licence notes."""
-    import torch
-
-    from fusionblocks.models import list_models, model_class
-
-    table = Table("model", "parameters", "fused", "takes beside the pair", "paper", "licence note")
-    for name in list_models():
-        cls = model_class(name)
-        with torch.device("meta"):
-            parameters = sum(parameter.numel() for parameter in cls().parameters())
-        table.add_row(
-            name,
-            f"{parameters / 1e6:.2f} M" if parameters else "none",
-            "RGB" if cls.fused_channels == 3 else "luma",
-            ", ".join(cls.guidance_names) or "nothing",
-            cls.paper,
-            cls.license_note,
-        )
-    out.print(table)
-
-
-@app.command()
-def env() -> None:
-    """Print versions, devices and the backend of the attention operators, for a bug report."""
-    import torch
-
-    import fusionblocks
-    from fusionblocks import ops
-
-    packages = (
-        "torch",
-        "triton",
-        "timm",
-        "einops",
-        "open_clip_torch",
-        "segment-anything",
-        "diffusers",
-        "numpy",
-        "pillow",
-    )
-    rows = {
-        "fusionblocks": fusionblocks.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-    for package in packages:
-        try:
-            rows[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            rows[package] = "not installed"
-    rows["cpu threads"] = str(torch.get_num_threads())
-    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    rows["cuda"] = f"{torch.version.cuda}: {', '.join(cuda)}" if cuda else "no device"
-    for operator in ("channel_attention", "cross_attention", "dual_cross_attention", "token_attention"):
-        rows[operator] = ops.explain(operator)
-    table = Table(show_header=False, box=None)
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    out.print(table)
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option(help="Folder to write the pictures to.")] = Path("outputs/demo"),
-    seed: Annotated[int, typer.Option(help="Which scene to draw.")] = 10,
-) -> None:
-    """Draw the sample scene, fuse it and say where the pictures are."""
-    import torch
-
-    from fusionblocks.data import synthetic_scene
-    from fusionblocks.image import tensor_to_array, write_image
-    from fusionblocks.inference import fuse as fuse_pictures
-
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        scene = synthetic_scene(seed)
-        fused = fuse_pictures(scene.infrared, scene.visible)
-        row = torch.cat([scene.infrared.expand(3, -1, -1), scene.visible, fused], dim=2)
-        pictures = {"infrared": scene.infrared, "visible": scene.visible, "fused": fused, "side_by_side": row}
-        for name, picture in pictures.items():
-            write_image(output / f"{name}.png", tensor_to_array(picture))
-    except BAD_INPUT as error:
-        _refuse(error)
-    out.print(f"infrared, visible and fused side by side: {output / 'side_by_side.png'}", highlight=False)
-    out.print(f"fused alone: {output / 'fused.png'}", highlight=False)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
-if __name__ == "__main__":
-    main()

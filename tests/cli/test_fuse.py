@@ -7,17 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 import fusionblocks as fb
-from fusionblocks.cli import app
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+from tests.helpers.command import run
 
 
 @pytest.fixture
@@ -136,26 +128,3 @@ def test_a_folder_that_names_no_network_is_refused(folders, tmp_path: Path) -> N
     assert "config.json" in output
     (tmp_path / "saved/config.json").write_text(json.dumps({"width": 3}))
     assert run(*arguments, "--checkpoint", tmp_path / "saved")[0] == 2
-
-
-def test_models_lists_every_network() -> None:
-    code, output = run("models")
-    assert code == 0
-    for name in fb.list_models():
-        assert name in output
-
-
-def test_env_names_versions_devices_and_backends() -> None:
-    code, output = run("env")
-    assert code == 0
-    for word in (fb.__version__, "torch", "cuda", "cross_attention"):
-        assert word in output
-
-
-def test_demo_writes_the_pictures_and_says_where(tmp_path: Path) -> None:
-    code, output = run("demo", "--output", tmp_path / "demo")
-    assert code == 0
-    assert "fused.png" in output
-    sizes = {file.stem: Image.open(file).size for file in (tmp_path / "demo").iterdir()}
-    assert sizes["fused"] == sizes["visible"] == sizes["infrared"]
-    assert sizes["side_by_side"][0] == 3 * sizes["fused"][0]

@@ -1,0 +1,22 @@
+"""The ``fusionblocks`` command."""
+
+from __future__ import annotations
+
+import typer
+
+from fusionblocks.cli import fuse, info
+
+app = typer.Typer(
+    help="Fuse infrared and visible pictures.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (fuse.fuse, info.models, info.env, info.demo):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,5 @@
+"""``python -m fusionblocks.cli``."""
+
+from fusionblocks.cli import main
+
+main()
