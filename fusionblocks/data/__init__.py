@@ -1,4 +1,4 @@
-"""Data: synthetic aligned infrared-visible scenes, and folders of pictures paired by name."""
+"""Data: synthetic aligned infrared-visible scenes, and folders of pictures matched by name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
     "CLASS_NAMES": ".synthetic",
+    "FolderGroups": ".pairs",
     "FolderPairs": ".pairs",
+    "ImageGroup": ".pairs",
     "ImagePair": ".pairs",
     "SyntheticScene": ".synthetic",
+    "match_folders": ".pairs",
     "pair_folders": ".pairs",
     "synthetic_scene": ".synthetic",
 }

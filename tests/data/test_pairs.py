@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fusionblocks.data import pair_folders
+from fusionblocks.data import match_folders, pair_folders
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -44,3 +44,31 @@ def test_no_folder_empty_folder_and_same_folder_are_refused(tmp_path: Path) -> N
         pair_folders(empty, full)
     with pytest.raises(ValueError, match="same folder"):
         pair_folders(full, full)
+
+
+def test_groups_have_one_file_of_each_folder(tmp_path: Path) -> None:
+    folders = {
+        "infrared": fill(tmp_path / "ir", "1.png", "2.png", "3.png", "10.png"),
+        "visible": fill(tmp_path / "vis", "1.jpg", "2.jpg", "3.jpg", "10.jpg"),
+        "smfnet": fill(tmp_path / "smfnet", "1.png", "10.png", "3.png"),
+        "psfusion": fill(tmp_path / "psfusion", "1.bmp", "10.png", "3.png", "3.tif", "4.png"),
+    }
+    listing = match_folders(folders)
+    assert [group.name for group in listing.groups] == ["1", "10"]
+    assert listing.groups[0].files == {
+        "infrared": tmp_path / "ir/1.png",
+        "visible": tmp_path / "vis/1.jpg",
+        "smfnet": tmp_path / "smfnet/1.png",
+        "psfusion": tmp_path / "psfusion/1.bmp",
+    }
+    assert listing.problems == (
+        "2: not in the smfnet and psfusion folders",
+        "3: more than one file of this name in the psfusion folder (3.png, 3.tif)",
+        "4: only in the psfusion folder",
+    )
+
+
+def test_a_folder_under_two_names_is_refused(tmp_path: Path) -> None:
+    full, other = fill(tmp_path / "full", "1.png"), fill(tmp_path / "other", "1.png")
+    with pytest.raises(ValueError, match="infrared and smfnet are the same folder"):
+        match_folders({"infrared": full, "visible": other, "smfnet": other / ".." / "full"})
