@@ -1,0 +1,185 @@
+"""Metrics of what the fused picture tells about its sources: mutual information of levels and of local features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fusionblocks.metrics._copula import windowed_information
+from fusionblocks.metrics._histogram import histogram, joint_histogram, shannon, stretch
+from fusionblocks.metrics._inputs import check_smallest, gray_levels
+from fusionblocks.metrics._math import central_differences, check_choice, safe_ratio
+
+Unit = Literal["nats", "bits"]
+Reduction = Literal["sum", "mean"]
+Feature = Literal["pixel", "gradient"]
+FMI_WINDOW = 3
+
+
+def mutual_information(
+    fused: Tensor,
+    infrared: Tensor,
+    visible: Tensor,
+    *,
+    unit: Unit = "nats",
+    reduction: Reduction = "sum",
+    stretched: bool = False,
+) -> Tensor:
+    r"""Return MI, the mutual information of the gray levels of the result and of each source.
+
+    :math:`I(F; A) + I(F; B)` with :math:`I(F; S) = H(F) + H(S) - H(F, S)` from 256-level histograms, float pictures
+    being rounded to the nearest level. From 0 to twice EN (in one unit); higher is better. It has no gradient.
+
+    CDDFuse and SMFNet sum both sources, in nats. VIFB does so after spreading each picture to the full range 0..255
+    (``stretched=True``), which may merge or split levels. Papers that report about 1.44 times as much use bits.
+
+    Args:
+        fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
+        infrared: As ``fused``.
+        visible: As ``fused``.
+        unit: ``"nats"`` or ``"bits"``.
+        reduction: ``"sum"`` or ``"mean"`` over the two sources.
+        stretched: Whether each picture is first spread to 0..255 and rounded.
+
+    Returns:
+        ``(B,)``, float64.
+
+    Raises:
+        TypeError: A picture is no tensor or of an unfit dtype.
+        ValueError: A picture has an unfit shape or values outside [0, 1], or an option is unknown.
+
+    Reference:
+        Information measure for performance of image fusion, 2002.
+
+    Example:
+        >>> import torch
+        >>> halves = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
+        >>> mutual_information(halves, halves, halves, unit="bits")
+        tensor([2.], dtype=torch.float64)
+    """
+    check_choice("unit", unit, Unit)
+    check_choice("reduction", reduction, Reduction)
+    f, *sources = _levels(fused, infrared, visible, stretched)
+    entropy_f = shannon(histogram(f), unit=unit)
+    shared = [entropy_f + _entropy(s, unit) - _joint_entropy(f, s, unit) for s in sources]
+    return _reduce([part.clamp_min(0) for part in shared], reduction)
+
+
+def normalized_mutual_information(
+    fused: Tensor,
+    infrared: Tensor,
+    visible: Tensor,
+    *,
+    reduction: Reduction = "sum",
+    stretched: bool = False,
+) -> Tensor:
+    r"""Return NMI, the mutual information of result and source divided by their mean entropy.
+
+    :math:`2\,\left[\frac{I(F; A)}{H(F) + H(A)} + \frac{I(F; B)}{H(F) + H(B)}\right]`, so that no source counts more for
+    its larger entropy. From 0 to 2 for the sum, to 1 for the mean; higher is better. A source and a result that are
+    both constant share no information by definition here: 0. It has no gradient.
+
+    The unit cancels. Other normalisations carry the same name, for instance :math:`(H(F) + H(S)) / H(F, S)` in [1, 2]
+    of scikit-image. VIFB's sister benchmarks spread each picture to 0..255 first (``stretched=True``).
+
+    Args:
+        fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
+        infrared: As ``fused``.
+        visible: As ``fused``.
+        reduction: ``"sum"`` or ``"mean"`` over the two sources.
+        stretched: Whether each picture is first spread to 0..255 and rounded.
+
+    Returns:
+        ``(B,)``, float64.
+
+    Raises:
+        TypeError: A picture is no tensor or of an unfit dtype.
+        ValueError: A picture has an unfit shape or values outside [0, 1], or an option is unknown.
+
+    Reference:
+        Comments on "Information measure for performance of image fusion", 2008.
+
+    Example:
+        >>> import torch
+        >>> halves = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
+        >>> normalized_mutual_information(halves, halves, halves)
+        tensor([2.], dtype=torch.float64)
+    """
+    check_choice("reduction", reduction, Reduction)
+    f, *sources = _levels(fused, infrared, visible, stretched)
+    entropy_f = shannon(histogram(f))
+    parts = []
+    for source in sources:
+        total = entropy_f + _entropy(source, "bits")
+        parts.append(2 * safe_ratio((total - _joint_entropy(f, source, "bits")).clamp_min(0), total))
+    return _reduce(parts, reduction)
+
+
+def feature_mutual_information(
+    fused: Tensor,
+    infrared: Tensor,
+    visible: Tensor,
+    *,
+    feature: Feature = "pixel",
+) -> Tensor:
+    r"""Return FMI, the normalised mutual information of the features in each 3x3 window, averaged.
+
+    Each window of a feature map is spread to [0, 1] and divided by its sum: a distribution over nine positions. The
+    joint distribution of two windows follows in closed form from their correlation (Fast-FMI), and
+    :math:`\frac{2\,I}{H_F + H_S}` is averaged over the windows and over both sources. About 0 to 1 (equal windows
+    count 1); higher is better.
+
+    The features are the gray levels (FMI_pixel in most tables) or, as in the published ``gradient`` option, their
+    derivative along the rows alone. A flat window shares no information with a window that differs from it; the
+    published code leaves that to rounding, and sees equality with its first source alone.
+
+    Args:
+        fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1], at least 3x3 pixels.
+        infrared: As ``fused``.
+        visible: As ``fused``.
+        feature: ``"pixel"`` or ``"gradient"``.
+
+    Returns:
+        ``(B,)``, float64.
+
+    Raises:
+        TypeError: A picture is no tensor or of an unfit dtype.
+        ValueError: A picture has an unfit shape or values outside [0, 1], or the feature is unknown.
+
+    Reference:
+        A non-reference image fusion metric based on mutual information of image features, 2011; Fast-FMI:
+        non-reference image fusion metric, 2014.
+
+    Example:
+        >>> import torch
+        >>> picture = torch.rand(1, 1, 8, 8)
+        >>> feature_mutual_information(picture, picture, picture)
+        tensor([1.], dtype=torch.float64)
+    """
+    check_choice("feature", feature, Feature)
+    f, a, b = gray_levels(fused, infrared, visible)
+    check_smallest("FMI", f, side=FMI_WINDOW)
+    if feature == "gradient":
+        f, a, b = (central_differences(x, -1) for x in (f, a, b))
+    with torch.no_grad():  # no loss: the windows' distributions jump where a minimum or maximum moves
+        return (windowed_information(f, a, window=FMI_WINDOW) + windowed_information(f, b, window=FMI_WINDOW)) / 2
+
+
+def _levels(fused: Tensor, infrared: Tensor, visible: Tensor, stretched: bool) -> tuple[Tensor, Tensor, Tensor]:
+    f, a, b = gray_levels(fused, infrared, visible)
+    return (stretch(f), stretch(a), stretch(b)) if stretched else (f, a, b)
+
+
+def _entropy(levels: Tensor, unit: Unit) -> Tensor:
+    return shannon(histogram(levels), unit=unit)
+
+
+def _joint_entropy(first: Tensor, second: Tensor, unit: Unit) -> Tensor:
+    return shannon(joint_histogram(first, second), unit=unit)
+
+
+def _reduce(parts: list[Tensor], reduction: Reduction) -> Tensor:
+    total = parts[0] + parts[1]
+    return total if reduction == "sum" else total / 2
