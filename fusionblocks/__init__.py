@@ -27,6 +27,7 @@ _MODULES = {
     "blocks": ".blocks",
     "data": ".data",
     "image": ".image",
+    "metrics": ".metrics",
     "models": ".models",
     "ops": ".ops",
 }

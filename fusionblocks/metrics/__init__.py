@@ -4,7 +4,31 @@ from __future__ import annotations
 
 from fusionblocks._lazy import lazy_attributes
 
-_MODULES: dict[str, str] = {}
+_MODULES = {
+    # the fused picture alone
+    "average_gradient": ".statistics",
+    "entropy": ".statistics",
+    "spatial_frequency": ".statistics",
+    "standard_deviation": ".statistics",
+    # information shared with the sources
+    "feature_mutual_information": ".information",
+    "mutual_information": ".information",
+    "normalized_mutual_information": ".information",
+    # nearness to the sources
+    "correlation": ".fidelity",
+    "mean_squared_error": ".fidelity",
+    "peak_signal_to_noise_ratio": ".fidelity",
+    "sum_of_correlations_of_differences": ".fidelity",
+    # all of them at once, under a convention
+    "CONVENTIONS": ".conventions",
+    "Convention": ".conventions",
+    "METRICS": ".conventions",
+    "Metric": ".conventions",
+    "evaluate": ".conventions",
+    # over many pictures
+    "FusionEvaluator": ".evaluator",
+    "MetricTable": ".table",
+}
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 __getattr__, __dir__ = lazy_attributes(__name__, _MODULES)

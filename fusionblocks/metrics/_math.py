@@ -35,7 +35,7 @@ def pearson(x: Tensor, y: Tensor) -> Tensor:
     """Return Pearson's correlation over all but the first dimension, 0 where one of the two is constant."""
     x, y = x.flatten(1), y.flatten(1)
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    covariance, variance_x, variance_y = (x * y).mean(1), (x * x).mean(1), (y * y).mean(1)
+    covariance, variance_x, variance_y = (torch.linalg.vecdot(*pair) / x.shape[1] for pair in ((x, y), (x, x), (y, y)))
     varies = (variance_x > CONSTANT) & (variance_y > CONSTANT)
     return torch.where(varies, covariance / torch.where(varies, variance_x * variance_y, 1).sqrt(), 0)
 

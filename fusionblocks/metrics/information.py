@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks.metrics._copula import windowed_information
-from fusionblocks.metrics._histogram import histogram, joint_histogram, shannon, stretch
+from fusionblocks.metrics._histogram import joint_histogram, shannon, stretch
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
 from fusionblocks.metrics._math import central_differences, check_choice, safe_ratio
 
@@ -62,9 +62,7 @@ def mutual_information(
     check_choice("unit", unit, Unit)
     check_choice("reduction", reduction, Reduction)
     f, *sources = _levels(fused, infrared, visible, stretched)
-    entropy_f = shannon(histogram(f), unit=unit)
-    shared = [entropy_f + _entropy(s, unit) - _joint_entropy(f, s, unit) for s in sources]
-    return _reduce([part.clamp_min(0) for part in shared], reduction)
+    return _reduce([_shared_and_total(f, source, unit)[0] for source in sources], reduction)
 
 
 def normalized_mutual_information(
@@ -109,12 +107,8 @@ def normalized_mutual_information(
     """
     check_choice("reduction", reduction, Reduction)
     f, *sources = _levels(fused, infrared, visible, stretched)
-    entropy_f = shannon(histogram(f))
-    parts = []
-    for source in sources:
-        total = entropy_f + _entropy(source, "bits")
-        parts.append(2 * safe_ratio((total - _joint_entropy(f, source, "bits")).clamp_min(0), total))
-    return _reduce(parts, reduction)
+    pairs = [_shared_and_total(f, source, "bits") for source in sources]
+    return _reduce([2 * safe_ratio(shared, total) for shared, total in pairs], reduction)
 
 
 def feature_mutual_information(
@@ -172,12 +166,11 @@ def _levels(fused: Tensor, infrared: Tensor, visible: Tensor, stretched: bool) -
     return (stretch(f), stretch(a), stretch(b)) if stretched else (f, a, b)
 
 
-def _entropy(levels: Tensor, unit: Unit) -> Tensor:
-    return shannon(histogram(levels), unit=unit)
-
-
-def _joint_entropy(first: Tensor, second: Tensor, unit: Unit) -> Tensor:
-    return shannon(joint_histogram(first, second), unit=unit)
+def _shared_and_total(first: Tensor, second: Tensor, unit: Unit) -> tuple[Tensor, Tensor]:
+    """Return the mutual information of two pictures and the sum of their entropies."""
+    joint = joint_histogram(first, second)
+    total = shannon(joint.sum(2), unit=unit) + shannon(joint.sum(1), unit=unit)
+    return (total - shannon(joint, unit=unit)).clamp_min(0), total
 
 
 def _reduce(parts: list[Tensor], reduction: Reduction) -> Tensor:

@@ -1,0 +1,205 @@
+"""All metrics in one table, and the published evaluators' choices where they disagree."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from fusionblocks.metrics._inputs import Levels, gray_levels
+from fusionblocks.metrics.edges import edge_preservation, fusion_artifacts
+from fusionblocks.metrics.fidelity import (
+    correlation,
+    mean_squared_error,
+    peak_signal_to_noise_ratio,
+    sum_of_correlations_of_differences,
+)
+from fusionblocks.metrics.information import (
+    feature_mutual_information,
+    mutual_information,
+    normalized_mutual_information,
+)
+from fusionblocks.metrics.statistics import average_gradient, entropy, spatial_frequency, standard_deviation
+from fusionblocks.metrics.structure import multi_scale_structural_similarity, structural_similarity
+from fusionblocks.metrics.vif import visual_information_fidelity
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of ``METRICS``.
+
+    Args:
+        name: As tables print it.
+        function: ``function(fused, infrared, visible, **options)``, ``(B,)``.
+        direction: 1 where a higher value is better, -1 where a lower one is.
+        range: The least and the greatest value it can take, under any convention.
+        description: What it measures, in one line.
+
+    Example:
+        >>> METRICS["MSE"].direction, METRICS["MSE"].range
+        (-1, (0.0, 65025.0))
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    direction: int
+    range: tuple[float, float]
+    description: str
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A published evaluator's choices, one entry of ``CONVENTIONS``.
+
+    Args:
+        name: As ``evaluate`` takes it.
+        source: Whose evaluator it reproduces.
+        published: The metrics that evaluator defines. All others follow the library's defaults.
+        options: Per metric the options that differ from the function's defaults.
+
+    Example:
+        >>> CONVENTIONS["cddfuse"].options["SSIM"]
+        {'data_range': 2.0}
+        >>> "FMI" in CONVENTIONS["cddfuse"].published
+        False
+    """
+
+    name: str
+    source: str
+    published: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+_INF = math.inf
+_TABLE = (
+    Metric("EN", entropy, 1, (0.0, 8.0), "Entropy of the gray levels of the result, in bits."),
+    Metric("SD", standard_deviation, 1, (0.0, 127.5), "Standard deviation of the gray levels of the result: contrast."),
+    Metric("SF", spatial_frequency, 1, (0.0, 255 * math.sqrt(2)), "Differences of neighbouring pixels: fine detail."),
+    Metric("AG", average_gradient, 1, (0.0, _INF), "Mean magnitude of the gradient of the result: sharpness."),
+    Metric("MI", mutual_information, 1, (0.0, 16.0), "Information on the levels of both sources, summed."),
+    Metric("NMI", normalized_mutual_information, 1, (0.0, 2.0), "Mutual information over the mean entropy, summed."),
+    Metric("MSE", mean_squared_error, -1, (0.0, 65025.0), "Mean squared difference to both sources."),
+    Metric("PSNR", peak_signal_to_noise_ratio, 1, (-_INF, _INF), "Peak over the error to both sources, in decibels."),
+    Metric("CC", correlation, 1, (-1.0, 1.0), "Correlation with both sources, averaged."),
+    Metric("SCD", sum_of_correlations_of_differences, 1, (-2.0, 2.0), "What one source adds resembles that source."),
+    Metric("VIF", visual_information_fidelity, 1, (0.0, _INF), "Visual information kept of both sources, summed."),
+    Metric("Qabf", edge_preservation, 1, (0.0, 1.0), "Strength and orientation of the sources' edges that is kept."),
+    Metric("Nabf", fusion_artifacts, -1, (0.0, 1.0), "Edges that no source has: artifacts of fusion."),
+    Metric("SSIM", structural_similarity, 1, (-2.0, 2.0), "Structural similarity to both sources, summed."),
+    Metric("MS_SSIM", multi_scale_structural_similarity, 1, (0.0, 2.0), "Structural similarity at five scales."),
+    Metric("FMI", feature_mutual_information, 1, (-_INF, 1.0), "Mutual information of small windows."),
+)
+
+#: Every metric, by name, in the order of the tables.
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
+
+_CDDFUSE = ("EN", "SD", "SF", "AG", "MI", "MSE", "PSNR", "CC", "SCD", "VIF", "Qabf", "SSIM")
+
+#: Every convention, by name.
+CONVENTIONS: dict[str, Convention] = {
+    convention.name: convention
+    for convention in (
+        Convention(
+            "cddfuse",
+            "CDDFuse (2023), the evaluator most recent papers copy",
+            _CDDFUSE,
+            {"SSIM": {"data_range": 2.0}},
+        ),
+        Convention(
+            "smfnet",
+            "SMFNet (2025)",
+            (*_CDDFUSE, "Nabf", "MS_SSIM"),
+            {
+                "AG": {"variant": "smfnet"},
+                "Nabf": {"stronger_than": "infrared"},
+                "SSIM": {"data_range": 255.0},
+                "MS_SSIM": {"variant": "smfnet"},
+            },
+        ),
+        Convention(
+            "vifb",
+            "VIFB: a visible and infrared image fusion benchmark (2020)",
+            ("EN", "SD", "SF", "AG", "MI", "PSNR", "SSIM"),
+            {
+                "SF": {"variant": "vifb"},
+                "AG": {"variant": "vifb"},
+                "MI": {"stretched": True},
+                "PSNR": {"variant": "vifb"},
+                "SSIM": {"data_range": 255.0, "window": "gaussian"},
+            },
+        ),
+    )
+}
+
+
+def evaluate(
+    fused: Tensor,
+    infrared: Tensor,
+    visible: Tensor,
+    metrics: Sequence[str] | None = None,
+    convention: str = "cddfuse",
+) -> dict[str, Tensor]:
+    """Return the metrics of a batch of fused pictures, each as the named convention's evaluator computes it.
+
+    Metrics that the convention's evaluator does not have (see ``CONVENTIONS[convention].published``) follow the
+    library's defaults.
+
+    Args:
+        fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
+        infrared: As ``fused``.
+        visible: As ``fused``; of a colour picture its luma, ``fusionblocks.image.luma``.
+        metrics: Names out of ``METRICS``; ``None`` for all.
+        convention: ``"cddfuse"``, ``"smfnet"`` or ``"vifb"``.
+
+    Returns:
+        ``{metric: (B,)}``, float64, in the order asked for.
+
+    Raises:
+        TypeError: A picture is no tensor or of an unfit dtype.
+        ValueError: A picture has an unfit shape or values outside [0, 1] or is smaller than a metric allows, or a
+            metric or the convention is unknown; the message names the closest one.
+
+    Example:
+        >>> import torch
+        >>> fused, infrared, visible = torch.rand(3, 2, 1, 64, 64)
+        >>> scores = evaluate(fused, infrared, visible, metrics=("EN", "VIF"))
+        >>> {name: tuple(score.shape) for name, score in scores.items()}
+        {'EN': (2,), 'VIF': (2,)}
+    """
+    names = tuple(METRICS) if metrics is None else check_metrics(metrics)
+    options = check_convention(convention).options
+    pictures = [Levels(x) for x in gray_levels(fused, infrared, visible)]  # checked once, for all metrics
+    return {name: METRICS[name].function(*pictures, **options.get(name, {})) for name in names}
+
+
+def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, each once; raise a ``ValueError`` for an unknown one or none at all."""
+    names = tuple(dict.fromkeys((metrics,) if isinstance(metrics, str) else metrics))
+    if not names:
+        raise ValueError("metrics must name at least one metric, got none")
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"unknown metric {name!r}{_closest(name, METRICS)}; there are {', '.join(METRICS)}")
+    return names
+
+
+def check_convention(convention: str) -> Convention:
+    """Return the convention of that name; raise a ``ValueError`` for an unknown one."""
+    if convention not in CONVENTIONS:
+        closest = _closest(convention, CONVENTIONS)
+        raise ValueError(f"unknown convention {convention!r}{closest}; there are {', '.join(CONVENTIONS)}")
+    return CONVENTIONS[convention]
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    plain = {_plain(other): other for other in known}
+    match = difflib.get_close_matches(_plain(name), plain, n=1)
+    return f", did you mean {plain[match[0]]!r}?" if match else ""
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in str(name).lower() if c.isalnum())
