@@ -38,3 +38,10 @@ def check_same_shape(**tensors: Tensor) -> None:
             raise ValueError(
                 f"{first} and {name} must have the same shape, got {tuple(reference.shape)} and {tuple(tensor.shape)}"
             )
+
+
+def check_alike(channels: int, **features: Tensor) -> None:
+    """Raise unless all tensors, given by name, are float feature maps ``(B, channels, H, W)`` of one shape."""
+    for name, tensor in features.items():
+        check_features(name, tensor, channels)
+    check_same_shape(**features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_divisible, check_features, check_same_shape
+from fusionblocks.blocks._checks import check_alike, check_divisible
 from fusionblocks.blocks.inverted_residual import InvertedResidual
 from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
 
@@ -98,6 +98,4 @@ class AffineCoupling(nn.Module):
         return torch.exp(self.clamp * 2 * (torch.sigmoid(scale) - 0.5))
 
     def _check(self, first: Tensor, second: Tensor) -> None:
-        check_features("first", first, self.half_channels)
-        check_features("second", second, self.half_channels)
-        check_same_shape(first=first, second=second)
+        check_alike(self.half_channels, first=first, second=second)

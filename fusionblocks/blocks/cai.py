@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_divisible, check_features, check_same_shape
+from fusionblocks.blocks._checks import check_alike, check_divisible, check_features
 from fusionblocks.blocks.channel_attention import CrossChannelAttention
 from fusionblocks.blocks.inverted_residual import InvertedResidual
 from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
@@ -81,9 +81,7 @@ class DetailNode(nn.Module):
         return split_channels(self.mix.inverse(torch.cat([first, second], dim=1)))
 
     def _check(self, first: Tensor, second: Tensor) -> None:
-        check_features("first", first, self.half_channels)
-        check_features("second", second, self.half_channels)
-        check_same_shape(first=first, second=second)
+        check_alike(self.half_channels, first=first, second=second)
 
 
 class CAI(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_divisible, check_features, check_same_shape
+from fusionblocks.blocks._checks import check_alike, check_divisible, check_features
 from fusionblocks.ops import channel_attention
 
 # Shapes: B batch, C channels, H W picture, heads x c = C
@@ -117,9 +117,7 @@ class CrossChannelAttention(nn.Module):
         Returns:
             The feature map ``(B, C, H, W)`` of ``value``'s content, mixed as ``guide`` asks.
         """
-        check_features("guide", guide, self.channels)
-        check_features("value", value, self.channels)
-        check_same_shape(guide=guide, value=value)
+        check_alike(self.channels, guide=guide, value=value)
         query = self.query_local(self.query(guide))
         key, content = self.key_value_local(self.key_value(value)).chunk(2, dim=1)
         return _attend(query, key, content, self.temperature, self.project)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features, check_positive, check_same_shape
+from fusionblocks.blocks._checks import check_alike, check_positive
 
 
 class GlobalRefinement(nn.Module):
@@ -53,9 +53,7 @@ class GlobalRefinement(nn.Module):
         Returns:
             Refined features ``(B, C, H, W)``.
         """
-        for name, x in {"detail": detail, "base": base, "graph": graph}.items():
-            check_features(name, x, self.channels)
-        check_same_shape(detail=detail, base=base, graph=graph)
+        check_alike(self.channels, detail=detail, base=base, graph=graph)
         condition = torch.cat([detail, base], dim=1)
         modulated = self.modulate(torch.cat([graph, self.scale(condition)], dim=1))
         return modulated + self.shift(condition)

@@ -10,7 +10,7 @@ from einops import rearrange, reduce, repeat
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features, check_positive, check_same_shape
+from fusionblocks.blocks._checks import check_alike, check_features, check_positive
 from fusionblocks.blocks.conv_gru import ConvGRUCell
 
 # Shapes: B batch, C channels, H W picture, n nodes of a graph, m = n - 1 neighbours of a node
@@ -147,9 +147,7 @@ class GraphReasoning(nn.Module):
         Returns:
             The fused features and those of each modality, each ``(B, C, H, W)``.
         """
-        check_features("infrared", infrared, self.channels)
-        check_features("visible", visible, self.channels)
-        check_same_shape(infrared=infrared, visible=visible)
+        check_alike(self.channels, infrared=infrared, visible=visible)
         pairs = list(zip(self.infrared.nodes(infrared), self.visible.nodes(visible), strict=True))
         for _ in range(self.exchanges):
             pairs = [self._exchange(*pair) for pair in pairs]

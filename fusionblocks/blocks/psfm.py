@@ -8,7 +8,7 @@ from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
 from fusionblocks import ops
-from fusionblocks.blocks._checks import check_divisible, check_features, check_positive, check_same_shape
+from fusionblocks.blocks._checks import check_alike, check_divisible, check_positive
 from fusionblocks.blocks.dense import DenseLayer
 
 
@@ -64,9 +64,7 @@ class DualCrossAttention(nn.Module):
         Returns:
             The fused features ``(B, C, H, W)``.
         """
-        check_features("infrared", infrared, self.channels)
-        check_features("visible", visible, self.channels)
-        check_same_shape(infrared=infrared, visible=visible)
+        check_alike(self.channels, infrared=infrared, visible=visible)
         height = visible.shape[-2]
 
         def to_tokens(x: Tensor) -> Tensor:
@@ -135,7 +133,5 @@ class PSFM(nn.Module):
         Returns:
             The fused features ``(B, C, H, W)``.
         """
-        check_features("infrared", infrared, self.in_channels)
-        check_features("visible", visible, self.in_channels)
-        check_same_shape(infrared=infrared, visible=visible)
+        check_alike(self.in_channels, infrared=infrared, visible=visible)
         return self.fusion(infrared=self.infrared(infrared), visible=self.visible(visible))

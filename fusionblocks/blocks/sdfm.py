@@ -6,7 +6,7 @@ import torch
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_divisible, check_features, check_positive, check_same_shape
+from fusionblocks.blocks._checks import check_alike, check_divisible, check_positive
 from fusionblocks.blocks._local_global_gate import LocalGlobalGate, bottleneck, pooled_bottleneck
 
 
@@ -51,9 +51,7 @@ class AdaptiveFusion(nn.Module):
         Returns:
             The fused features ``(B, C, H, W)``.
         """
-        check_features("infrared", infrared, self.channels)
-        check_features("visible", visible, self.channels)
-        check_same_shape(infrared=infrared, visible=visible)
+        check_alike(self.channels, infrared=infrared, visible=visible)
         pair = torch.cat([visible, infrared], dim=1)
         pair = pair + pair * torch.sigmoid(self.recalibration(pair))
         visible, infrared = pair.chunk(2, dim=1)
@@ -111,7 +109,5 @@ class SDFM(nn.Module):
         Returns:
             The fused features ``(B, C, H, W)``.
         """
-        check_features("infrared", infrared, self.in_channels)
-        check_features("visible", visible, self.in_channels)
-        check_same_shape(infrared=infrared, visible=visible)
+        check_alike(self.in_channels, infrared=infrared, visible=visible)
         return self.fusion(infrared=self.infrared(infrared), visible=self.visible(visible))
