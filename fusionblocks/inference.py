@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,13 @@ def _network(model: FusionModel | str | None) -> FusionModel:
     if model is None:
         model = "laplacian"
     if isinstance(model, str):
-        return create_model(model)
+        network = create_model(model)
+        if next(network.parameters(), None) is not None:
+            warnings.warn(
+                f"{model!r} fuses with random weights when given by name: load its weights and pass the network",
+                stacklevel=3,
+            )
+        return network
     if not isinstance(model, FusionModel):
         raise TypeError(f"model must be a FusionModel, a name or None, got {type(model).__name__}")
     return model

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,3 +195,11 @@ def test_tiles_cover_the_picture_without_seams() -> None:
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="tile"):
         fb.fuse(infrared, visible, tile=8)
+
+
+def test_a_network_by_name_warns_of_random_weights() -> None:
+    pair = torch.rand(1, 8, 8), torch.rand(3, 8, 8)
+    with pytest.warns(UserWarning, match="'smfnet' fuses with random weights"):
+        fb.fuse(*pair, model="smfnet")
+    with warnings.catch_warnings(action="error"):
+        fb.fuse(*pair, model="laplacian")
