@@ -25,9 +25,14 @@ _MODULES = {
     "METRICS": ".conventions",
     "Metric": ".conventions",
     "evaluate": ".conventions",
-    # over many pictures
+    # over many pictures, and several methods
+    "Comparison": ".comparison",
     "FusionEvaluator": ".evaluator",
     "MetricTable": ".table",
+    "plot_curves": ".plots",
+    "plot_overview": ".plots",
+    "plot_radar": ".plots",
+    "read_gray_levels": ".reading",
 }
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

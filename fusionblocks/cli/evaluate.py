@@ -1,0 +1,161 @@
+"""``fusionblocks evaluate``: metrics of fused pictures, several methods side by side."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from fusionblocks.cli._console import (
+    BAD_INPUT,
+    SOME_FAILED,
+    err,
+    one_line,
+    open_device,
+    out,
+    progress_bar,
+    refuse,
+    report_skipped,
+)
+
+if TYPE_CHECKING:
+    from fusionblocks.data import ImageGroup
+    from fusionblocks.metrics import Comparison, FusionEvaluator
+
+DEFAULT_METRICS = "EN,SD,SF,MI,SCD,VIF,Qabf,SSIM"
+
+
+class Format(enum.StrEnum):
+    """How the table of means is printed."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
+def evaluate(
+    infrared: Annotated[Path, typer.Option(help="Folder of infrared pictures.")],
+    visible: Annotated[Path, typer.Option(help="Folder of visible pictures with the same names.")],
+    fused: Annotated[
+        list[Path], typer.Option(help="Folder of fused pictures with the same names; its name is the method's.")
+    ],
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders of fused pictures, a method each.")
+    ] = None,
+    metrics: Annotated[str, typer.Option(help="Names with commas between, or [bold]all[/].")] = DEFAULT_METRICS,
+    convention: Annotated[str, typer.Option(help="Whose numbers: cddfuse, smfnet or vifb.")] = "cddfuse",
+    csv: Annotated[Path | None, typer.Option(help="File for every value: a row a method and picture.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="File for cumulative curves and a radar chart: .png, .pdf or .svg.")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="How the means are printed.")] = Format.TABLE,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Score fused pictures, one method or several side by side, the best mean of each metric in bold.
+
+    All methods are scored on the same pictures: those that every folder has and that can be read.
+    """
+    from fusionblocks.data import match_folders
+    from fusionblocks.metrics import FusionEvaluator
+
+    try:
+        names = None if metrics.strip().lower() == "all" else [name.strip() for name in metrics.split(",")]
+        place = open_device(device)
+        methods = name_methods([*fused, *(more or [])])
+        evaluators = {method: FusionEvaluator(metrics=names, convention=convention) for method in methods}
+        _check_targets(csv, plot)
+        listing = match_folders({"infrared": infrared, "visible": visible, **methods})
+    except (*BAD_INPUT, ModuleNotFoundError) as error:
+        refuse(error)
+
+    failures = [*listing.problems, *_score_all(listing.groups, evaluators, place)]
+    report_skipped(failures)
+    scored = len(next(iter(evaluators.values())))
+    try:
+        if scored:
+            _report(evaluators, format, csv, plot)
+    except BAD_INPUT as error:
+        refuse(error)
+    err.print(f"{scored} pictures, convention {convention}, {len(failures)} skipped", highlight=False)
+    if failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+def name_methods(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the folders by name; where names would be mixed up, by as many of their last parts as tell them apart."""
+    paths = [folder.resolve() for folder in folders]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        methods = {"/".join(path.parts[-depth:]): folder for path, folder in zip(paths, folders, strict=True)}
+        if len(methods) == len(folders) and not {"infrared", "visible"} & set(methods):
+            return methods
+    raise ValueError("--fused names a folder twice: " + ", ".join(map(str, folders)))
+
+
+def _check_targets(csv: Path | None, plot: Path | None) -> None:
+    """Refuse files that could not be written, before the work is done."""
+    from fusionblocks.metrics.comparison import check_plot_suffix
+
+    for option, file in {"--csv": csv, "--plot": plot}.items():
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise ValueError(f"{option} {file} cannot be written: it is a folder, or its folder does not exist")
+    if plot is not None:
+        check_plot_suffix(plot)
+
+
+def _score_all(groups: Sequence[ImageGroup], evaluators: dict[str, FusionEvaluator], place: Any) -> list[str]:
+    """Score every picture under a progress bar, for all methods or none; return a line for each that failed."""
+    from fusionblocks.metrics import FusionEvaluator, read_gray_levels
+
+    failures = []
+    with progress_bar("scoring") as progress:
+        task = progress.add_task("scoring", total=len(groups), name="")
+        for group in groups:
+            progress.update(task, name=group.name)
+            kind = ""
+            try:
+                pictures = {kind: read_gray_levels(file).to(place) for kind, file in group.files.items()}
+                steps = {}
+                for kind, evaluator in evaluators.items():
+                    steps[kind] = FusionEvaluator(metrics=evaluator.metrics, convention=evaluator.convention)
+                    steps[kind].update(pictures[kind], pictures["infrared"], pictures["visible"], names=[group.name])
+            except (*BAD_INPUT, RuntimeError, MemoryError) as error:
+                failures.append(f"{group.name}: {kind + ': ' if kind else ''}{one_line(error)}")
+            else:
+                for method, evaluator in evaluators.items():
+                    evaluator.merge(steps[method])
+            progress.advance(task)
+    return failures
+
+
+def _report(evaluators: dict[str, FusionEvaluator], format: Format, csv: Path | None, plot: Path | None) -> None:
+    """Print the means and write the files that were asked for."""
+    from fusionblocks.metrics import Comparison
+
+    comparison = Comparison({method: evaluator.compute() for method, evaluator in evaluators.items()})
+    if format is Format.TABLE:
+        table = _side_by_side(comparison)
+        out.print(table, width=max(out.width, Measurement.get(out, out.options, table).maximum), crop=False)
+    else:
+        text = comparison.to_markdown() if format is Format.MARKDOWN else comparison.to_latex()
+        out.print(text, markup=False, highlight=False)
+    if csv is not None:
+        comparison.to_csv(csv)
+    if plot is not None:
+        comparison.plot(plot)
+
+
+def _side_by_side(comparison: Comparison) -> Table:
+    """Return the means as a table of the terminal: a row a metric, a column a method."""
+    table = Table("metric")
+    for method in comparison.methods:
+        table.add_column(escape(method), justify="right", no_wrap=True)
+    columns = zip(*comparison.rows("[bold]{}[/]".format))
+    for metric, cells in zip(comparison.header(), columns):
+        table.add_row(metric, *cells)
+    return table
