@@ -107,9 +107,9 @@ def _levels(name: str, picture: Tensor | Levels | None) -> Tensor:
     if picture.dtype == torch.uint8:
         return picture.to(torch.float64)
     if not torch.is_floating_point(picture):
-        advice = "" if picture.dtype == torch.bool else "; normalise other integer levels first, for instance "
-        advice += "" if picture.dtype == torch.bool else "fusionblocks.image.normalize_percentiles for 16-bit pictures"
-        raise TypeError(f"{expected}, got {picture.dtype}{advice}")
+        advice = "; normalise other integer levels first, for instance by fusionblocks.image.normalize_percentiles"
+        plain = picture.dtype == torch.bool or picture.dtype.is_complex
+        raise TypeError(f"{expected}, got {picture.dtype}{'' if plain else advice}")
     _check_values(name, picture.detach())
     levels = (picture.to(torch.float64) * 255).clamp(0, 255)
     rounding = max(_WHOLE, 255 * torch.finfo(picture.dtype).eps)
