@@ -19,6 +19,17 @@ _MODULES = {
     "mean_squared_error": ".fidelity",
     "peak_signal_to_noise_ratio": ".fidelity",
     "sum_of_correlations_of_differences": ".fidelity",
+    # structure, edges and what an eye sees of them
+    "chen_blum": ".vision",
+    "chen_varshney": ".vision",
+    "edge_preservation": ".edges",
+    "fusion_artifacts": ".edges",
+    "multi_scale_structural_similarity": ".structure",
+    "structural_similarity": ".structure",
+    "visual_information_fidelity": ".vif",
+    # beside the gray pictures: colour, and labels
+    "chroma_difference": ".color",
+    "mean_iou": ".segmentation",
     # all of them at once, under a convention
     "CONVENTIONS": ".conventions",
     "Convention": ".conventions",

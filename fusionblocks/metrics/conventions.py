@@ -26,6 +26,7 @@ from fusionblocks.metrics.information import (
 from fusionblocks.metrics.statistics import average_gradient, entropy, spatial_frequency, standard_deviation
 from fusionblocks.metrics.structure import multi_scale_structural_similarity, structural_similarity
 from fusionblocks.metrics.vif import visual_information_fidelity
+from fusionblocks.metrics.vision import chen_blum, chen_varshney
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ _TABLE = (
     Metric("Nabf", fusion_artifacts, -1, (0.0, 1.0), "Edges that no source has: artifacts of fusion."),
     Metric("SSIM", structural_similarity, 1, (-2.0, 2.0), "Structural similarity to both sources, summed."),
     Metric("MS_SSIM", multi_scale_structural_similarity, 1, (0.0, 2.0), "Structural similarity at five scales."),
+    Metric("Qcb", chen_blum, 1, (0.0, 1.0), "Contrast of both sources that an eye still perceives."),
+    Metric("Qcv", chen_varshney, -1, (0.0, _INF), "Error that an eye perceives, in the sources' salient regions."),
     Metric("FMI", feature_mutual_information, 1, (-_INF, 1.0), "Mutual information of small windows."),
 )
 
@@ -123,12 +126,13 @@ CONVENTIONS: dict[str, Convention] = {
         Convention(
             "vifb",
             "VIFB: a visible and infrared image fusion benchmark (2020)",
-            ("EN", "SD", "SF", "AG", "MI", "PSNR", "SSIM"),
+            ("EN", "SD", "SF", "AG", "MI", "PSNR", "Qabf", "SSIM", "Qcb", "Qcv"),
             {
                 "SF": {"variant": "vifb"},
                 "AG": {"variant": "vifb"},
                 "MI": {"stretched": True},
                 "PSNR": {"variant": "vifb"},
+                "Qabf": {"variant": "vifb"},
                 "SSIM": {"data_range": 255.0, "window": "gaussian"},
             },
         ),
