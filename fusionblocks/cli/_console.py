@@ -7,13 +7,16 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 USAGE_ERROR = 2
 SOME_FAILED = 1
+_NO_LIMIT = 100_000  # columns
 BAD_INPUT = (ValueError, TypeError, OSError)
 """What the library raises on input that it cannot serve."""
 
@@ -33,6 +36,12 @@ def report_skipped(failures: list[str]) -> None:
     """Say in a line each what was left out, and why."""
     for failure in failures:
         err.print(f"[bold red]skipped:[/] {escape(failure)}", highlight=False)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table as wide as it is: numbers that a narrow terminal wraps beat numbers that are cut."""
+    width = Measurement.get(out, out.options.update(max_width=_NO_LIMIT), table).maximum
+    Console(width=max(width, out.width)).print(table)
 
 
 def progress_bar(verb: str) -> Progress:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 
 from fusionblocks.cli._console import (
@@ -19,6 +19,7 @@ from fusionblocks.cli._console import (
     one_line,
     open_device,
     out,
+    print_whole,
     progress_bar,
     refuse,
     report_skipped,
@@ -82,7 +83,9 @@ def evaluate(
             _report(evaluators, format, csv, plot)
     except BAD_INPUT as error:
         refuse(error)
-    err.print(f"{scored} pictures, convention {convention}, {len(failures)} skipped", highlight=False)
+    err.print(
+        f"{scored} picture{'s' * (scored != 1)}, convention {convention}, {len(failures)} skipped", highlight=False
+    )
     if failures:
         raise typer.Exit(SOME_FAILED)
 
@@ -137,10 +140,16 @@ def _report(evaluators: dict[str, FusionEvaluator], format: Format, csv: Path | 
     """Print the means and write the files that were asked for."""
     from fusionblocks.metrics import Comparison
 
-    comparison = Comparison({method: evaluator.compute() for method, evaluator in evaluators.items()})
+    tables = {}
+    for method, evaluator in evaluators.items():
+        with warnings.catch_warnings(record=True) as caught:  # of values that are not finite
+            warnings.simplefilter("always")
+            tables[method] = evaluator.compute()
+        for warning in caught:
+            err.print(f"[yellow]warning:[/] {escape(f'{method}: {warning.message}')}", highlight=False)
+    comparison = Comparison(tables)
     if format is Format.TABLE:
-        table = _side_by_side(comparison)
-        out.print(table, width=max(out.width, Measurement.get(out, out.options, table).maximum), crop=False)
+        print_whole(_side_by_side(comparison))
     else:
         text = comparison.to_markdown() if format is Format.MARKDOWN else comparison.to_latex()
         out.print(text, markup=False, highlight=False)
