@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import unfold
+from torch.nn.functional import pad, unfold
 
 from fusionblocks.metrics._math import safe_ratio, safe_sqrt
 
@@ -24,56 +24,53 @@ def windowed_information(first: Tensor, second: Tensor, *, window: int) -> Tenso
     chunk = _CHUNK_CPU if first.device.type == "cpu" else _CHUNK_GPU
     scores = []
     for pair in zip(first.split(1), second.split(1)):  # one picture at a time: its windows are nine times its size
-        x, y = (_windows(feature, window).split(chunk) for feature in pair)
+        x, y = (_windows(feature, window).split(chunk, dim=1) for feature in pair)
         scores.append(torch.cat([_window_information(a, b) for a, b in zip(x, y)]).mean())
     return torch.stack(scores)
 
 
 def _windows(feature: Tensor, window: int) -> Tensor:
-    # transposed, as the published code reads a window column by column
-    return unfold(feature.mT, window).transpose(1, 2).flatten(0, 1)
+    # (positions, windows); transposed, as the published code reads a window column by column
+    return unfold(feature.mT, window)[0]
 
 
 def _window_information(a: Tensor, b: Tensor) -> Tensor:
-    # a, b: (windows, positions)
-    same = (a == b).all(1)
+    # a, b: (positions, windows)
     pdf_a, pdf_b = _distribution(a), _distribution(b)
-    cdf_a, cdf_b = pdf_a.cumsum(1), pdf_b.cumsum(1)
+    cdf_a, cdf_b = (pad(pdf.cumsum(0), (0, 0, 1, 0)) for pdf in (pdf_a, pdf_b))  # from 0 to 1
     correlation = _correlation(pdf_a, pdf_b)
-    positive = (correlation >= 0)[:, None, None]
 
-    # joint distribution functions: the Frechet bound on the correlation's side, and independence
-    rows, columns = cdf_b[:, :, None], cdf_a[:, None, :]
-    bound = torch.where(positive, torch.minimum(rows, columns), (rows + columns - 1).clamp_min(0))
-    covariance = (bound - rows * columns).sum((1, 2))
-    share = safe_ratio(correlation * _spread(pdf_a) * _spread(pdf_b), covariance)[:, None, None]
+    # Frechet's upper bound min(A, B) serves both signs: the lower one, max(A + B - 1, 0), is A - min(A, 1 - B)
+    sign = torch.where(correlation < 0, -1.0, 1.0)
+    cdf_b = torch.where(correlation < 0, 1 - cdf_b, cdf_b)
+    bound = torch.minimum(cdf_a[:, None], cdf_b[None])
+    covariance = sign * (bound[1:, 1:].sum((0, 1)) - cdf_a[1:].sum(0) * cdf_b[1:].sum(0))
+    share = safe_ratio(correlation * _spread(pdf_a) * _spread(pdf_b), covariance)
 
-    joint = share * _density(bound) + (1 - share) * pdf_b[:, :, None] * pdf_a[:, None, :]
+    joint = share * sign * bound.diff(dim=0).diff(dim=1) + (1 - share) * pdf_a[:, None] * pdf_b[None]
     # a share above 1 makes some terms negative; of their complex logarithm the published code keeps the real part
-    joint_entropy = -torch.xlogy(joint, joint.abs()).sum((1, 2)) / math.log(2)
-    marginal = sum(-torch.xlogy(pdf, pdf).sum(1) / math.log(2) for pdf in (pdf_a, pdf_b))
-    information = safe_ratio(2 * (marginal - joint_entropy), torch.as_tensor(marginal))
-    return torch.where(same, 1.0, information)
+    information = _entropy(pdf_a) + _entropy(pdf_b) - _entropy(joint.flatten(0, 1))
+    normalized = safe_ratio(2 * information, _entropy(pdf_a) + _entropy(pdf_b))
+    return torch.where((a == b).all(0), 1.0, normalized)
 
 
 def _distribution(x: Tensor) -> Tensor:
-    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    low, high = x.amin(0), x.amax(0)
     spread = torch.where(high > low, (x - low) / torch.where(high > low, high - low, 1), 1)
-    return spread / spread.sum(1, keepdim=True)
+    return spread / spread.sum(0)
 
 
 def _correlation(x: Tensor, y: Tensor) -> Tensor:
-    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    energy = (x * x).sum(1) * (y * y).sum(1)
-    return torch.where(energy > 1e-28, (x * y).sum(1) / torch.where(energy > 1e-28, energy, 1).sqrt(), 0)
+    x, y = x - x.mean(0), y - y.mean(0)
+    energy = (x * x).sum(0) * (y * y).sum(0)
+    varies = energy > 1e-28  # what rounding leaves of a flat window is none
+    return torch.where(varies, (x * y).sum(0) / torch.where(varies, energy, 1).sqrt(), 0)
 
 
 def _spread(pdf: Tensor) -> Tensor:
-    position = torch.arange(1, pdf.shape[1] + 1, dtype=pdf.dtype, device=pdf.device)
-    mean = (pdf * position).sum(1, keepdim=True)
-    return safe_sqrt((pdf * (position - mean).square()).sum(1))
+    position = torch.arange(len(pdf), dtype=pdf.dtype, device=pdf.device)[:, None]
+    return safe_sqrt((pdf * (position - (pdf * position).sum(0)).square()).sum(0))
 
 
-def _density(cdf: Tensor) -> Tensor:
-    cdf = torch.nn.functional.pad(cdf, (1, 0, 1, 0))
-    return cdf.diff(dim=1).diff(dim=2)
+def _entropy(probabilities: Tensor) -> Tensor:
+    return -torch.xlogy(probabilities, probabilities.abs()).sum(0) / math.log(2)

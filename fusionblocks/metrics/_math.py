@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import get_args
 
 import torch
@@ -12,11 +11,11 @@ from torch import Tensor
 CONSTANT = 1e-20
 
 
-def check_choice(name: str, value: object, choices: Sequence[str] | object) -> None:
-    """Raise a ``ValueError`` that names the argument unless ``value`` is one of ``choices`` (a ``Literal`` will do)."""
-    accepted = get_args(choices) or choices
-    if value not in accepted:  # type: ignore[operator]
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")  # type: ignore[arg-type, call-overload]
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Raise a ``ValueError`` that names the argument unless ``value`` is one of the strings of a ``Literal``."""
+    accepted = get_args(choices)
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
 
 
 def safe_sqrt(x: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ _TABLE = (
     Metric("MS_SSIM", multi_scale_structural_similarity, 1, (0.0, 2.0), "Structural similarity at five scales."),
     Metric("Qcb", chen_blum, 1, (0.0, 1.0), "Contrast of both sources that an eye still perceives."),
     Metric("Qcv", chen_varshney, -1, (0.0, _INF), "Error that an eye perceives, in the sources' salient regions."),
-    Metric("FMI", feature_mutual_information, 1, (-_INF, 1.0), "Mutual information of small windows."),
+    Metric("FMI", feature_mutual_information, 1, (-_INF, _INF), "Mutual information of small windows, mostly 0 to 1."),
 )
 
 #: Every metric, by name, in the order of the tables.

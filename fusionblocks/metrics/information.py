@@ -122,8 +122,8 @@ def feature_mutual_information(
 
     Each window of a feature map is spread to [0, 1] and divided by its sum: a distribution over nine positions. The
     joint distribution of two windows follows in closed form from their correlation (Fast-FMI), and
-    :math:`\frac{2\,I}{H_F + H_S}` is averaged over the windows and over both sources. About 0 to 1 (equal windows
-    count 1); higher is better.
+    :math:`\frac{2\,I}{H_F + H_S}` is averaged over the windows and over both sources. Mostly 0 to 1, as equal
+    windows count 1 and unrelated ones 0 (the closed form does not bound single windows); higher is better.
 
     The features are the gray levels (FMI_pixel in most tables) or, as in the published ``gradient`` option, their
     derivative along the rows alone. A flat window shares no information with a window that differs from it; the
