@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from fusionblocks.image.filters import gaussian_kernel, separable
-from fusionblocks.metrics import visual_information_fidelity
+from fusionblocks.metrics import (
+    _local,
+    edge_preservation,
+    fusion_artifacts,
+    structural_similarity,
+    visual_information_fidelity,
+)
 from fusionblocks.metrics._local import filter_valid
 from tests.metrics import oracles
 from tests.metrics.pictures import arrays, pictures, unit
@@ -46,6 +52,18 @@ def test_pictures_of_a_batch_do_not_mix() -> None:
     together = visual_information_fidelity(*given)
     alone = torch.cat([visual_information_fidelity(*(x[i : i + 1] for x in given)) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    "metric", [visual_information_fidelity, structural_similarity, edge_preservation, fusion_artifacts]
+)
+def test_strips_give_what_the_whole_picture_gives(metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = pictures(230, 64, batch=3)
+    monkeypatch.setattr(_local, "_STRIP", 1 << 20)
+    whole = metric(*given)
+    for pixels in (1, 100 * 64, 2 * 100 * 64):  # one tile of rows, 96 rows, and as many of two pictures
+        monkeypatch.setattr(_local, "_STRIP", pixels)
+        torch.testing.assert_close(metric(*given), whole, rtol=1e-12, atol=0)
 
 
 def test_smallest_size_is_named() -> None:
