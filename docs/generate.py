@@ -29,6 +29,7 @@ PACKAGES = {
     "ops": "Operators",
     "image": "Pictures",
     "data": "Data",
+    "metrics": "Metrics",
 }
 """The packages that have one page; blocks and models have one a module."""
 
@@ -42,7 +43,10 @@ def write_all(docs: Path) -> None:
     write_pages(api)
     (api / "blocks_table.md").write_text(blocks_table())
     (api / "models_table.md").write_text(models_table())
+    (api / "metrics_table.md").write_text(metrics_table())
+    (api / "conventions_table.md").write_text(conventions_table())
     write_pictures(api)
+    write_comparison(api)
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------
@@ -128,6 +132,8 @@ def directive(home: str, name: str) -> list[str]:
 
 
 def readable(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: ..." for key in value) + "}"
     return "{" + ", ".join(map(repr, sorted(value))) + "}" if isinstance(value, frozenset) else repr(value)
 
 
@@ -200,6 +206,43 @@ def blocks_table() -> str:
     return table(["block", "what it does", "from"], rows)
 
 
+def metrics_table() -> str:
+    """Return the metrics with their functions, directions and ranges as a Markdown table."""
+    rows = []
+    for name, metric in fb.metrics.METRICS.items():
+        function = f"{{py:obj}}`~fusionblocks.metrics.{metric.function.__name__}`"
+        low, high = (f"{bound:.5g}".replace("inf", "∞").replace("-", "−") for bound in metric.range)
+        rows.append([name, function, "↑" if metric.direction > 0 else "↓", f"{low} to {high}", metric.description])
+    return table(["name", "function", "better", "range", "what it says"], rows)
+
+
+def conventions_table() -> str:
+    """Return the sample pair's fusion, scored by default and under every convention, as a Markdown table.
+
+    What departs from the default is bold; a metric that a convention's evaluator lacks is left empty.
+    """
+    pictures = gray_sample()
+    conventions = fb.metrics.CONVENTIONS.values()
+    scores = [fb.metrics.evaluate(*pictures, convention=convention.name) for convention in conventions]
+    rows = []
+    for name, metric in fb.metrics.METRICS.items():
+        default = f"{metric.function(*pictures).item():.3f}"
+        cells = [f"{score[name].item():.3f}" for score in scores]
+        cells = [cell if cell == default else f"**{cell}**" for cell in cells]
+        published = [name in convention.published for convention in conventions]
+        rows.append([name, default, *(cell if there else "" for cell, there in zip(cells, published))])
+    return table(["", "function's default", *(f"`{convention.name}`" for convention in conventions)], rows)
+
+
+def gray_sample() -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sample's fused, infrared and visible gray levels, uint8 ``(1, 1, H, W)`` each."""
+    luma = {name: fb.image.luma(picture[None]) for name, picture in sample().items()}
+    fused, infrared, visible = (
+        luma[name].mul(255).round().to(torch.uint8) for name in ("fused", "infrared", "visible")
+    )
+    return fused, infrared, visible
+
+
 def sections(doc: str) -> tuple[str, str]:
     """Return the first sentence of a docstring and its ``Reference:`` section, each on one line."""
     summary = " ".join(doc.partition("\n\n")[0].split())
@@ -232,6 +275,27 @@ def write_pictures(api: Path) -> None:
         return
     for name, picture in pictures.items():
         fb.image.write_image(api / f"{name}.jpg", fb.image.tensor_to_array(picture))
+
+
+def write_comparison(api: Path) -> None:
+    """Write the plot of three ways to fuse a few small scenes."""
+    from fusionblocks.metrics import Comparison, FusionEvaluator
+
+    metrics = ("EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM")
+    evaluators: dict[str, FusionEvaluator] = {}
+    for seed in range(6):
+        scene = fb.data.synthetic_scene(seed, height=192, width=256)
+        infrared, visible = scene.infrared, fb.image.luma(scene.visible)
+        methods = {
+            "laplacian": fb.image.luma(fb.fuse(scene.infrared, scene.visible)),
+            "maximum": torch.maximum(infrared, visible),
+            "mean": (infrared + visible) / 2,
+        }
+        for method, fused in methods.items():
+            evaluator = evaluators.setdefault(method, FusionEvaluator(metrics=metrics))
+            evaluator.update(*(picture.clamp(0, 1)[None] for picture in (fused, infrared, visible)))
+    tables = {method: evaluator.compute() for method, evaluator in evaluators.items()}
+    Comparison(tables).plot(api / "comparison.png")
 
 
 if __name__ == "__main__":  # the README's picture, which is tracked
