@@ -46,6 +46,8 @@ def chroma_difference(fused: Tensor, visible: Tensor) -> Tensor:
         Observations (2005).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import chroma_difference
         >>> visible = torch.rand(1, 3, 16, 16)
         >>> chroma_difference(visible, visible)
         tensor([0.], dtype=torch.float64)

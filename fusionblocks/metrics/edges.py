@@ -53,6 +53,8 @@ def edge_preservation(
         Objective Image Fusion Performance Measure (2000).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import edge_preservation
         >>> infrared, visible = torch.rand(2, 1, 1, 16, 16)
         >>> float(edge_preservation(visible, visible, visible)) > 0.97
         True
@@ -102,6 +104,8 @@ def fusion_artifacts(
         Transform (2013), after Objective Image Fusion Performance Characterisation (2005).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import fusion_artifacts
         >>> infrared, visible = torch.rand(2, 1, 1, 16, 16)
         >>> fusion_artifacts(visible, visible, visible)
         tensor([0.], dtype=torch.float64)

@@ -36,6 +36,8 @@ def mean_iou(prediction: Tensor, labels: Tensor, num_classes: int, *, ignore_ind
         The Pascal Visual Object Classes Challenge: A Retrospective (2015).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import mean_iou
         >>> labels = torch.tensor([[[0, 0, 1, 1]]])
         >>> mean_iou(torch.tensor([[[0, 1, 1, 1]]]), labels, num_classes=2)  # 1 / 2 and 2 / 3
         tensor(0.5833, dtype=torch.float64)

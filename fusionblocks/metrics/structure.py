@@ -72,6 +72,8 @@ def structural_similarity(
         Image Quality Assessment: From Error Visibility to Structural Similarity (2004).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import structural_similarity
         >>> infrared, visible = torch.rand(2, 1, 1, 16, 16)
         >>> structural_similarity(visible, visible, visible)
         tensor([2.], dtype=torch.float64)
@@ -131,6 +133,8 @@ def multi_scale_structural_similarity(
         Multiscale Structural Similarity for Image Quality Assessment (2003).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import multi_scale_structural_similarity
         >>> infrared, visible = torch.rand(2, 1, 1, 176, 192)
         >>> multi_scale_structural_similarity(visible, visible, visible)
         tensor([2.], dtype=torch.float64)

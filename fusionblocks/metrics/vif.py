@@ -54,6 +54,8 @@ def visual_information_fidelity(
         Image Information and Visual Quality (2006).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import visual_information_fidelity
         >>> infrared, visible = torch.rand(2, 1, 1, 48, 64)
         >>> visual_information_fidelity(visible, visible, visible)
         tensor([2.0000], dtype=torch.float64)

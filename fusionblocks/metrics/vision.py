@@ -47,6 +47,8 @@ def chen_blum(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         A New Automated Quality Assessment Algorithm for Image Fusion (2009).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import chen_blum
         >>> infrared, visible = torch.rand(2, 1, 1, 16, 16)
         >>> chen_blum(visible, visible, visible)
         tensor([1.], dtype=torch.float64)
@@ -109,6 +111,8 @@ def chen_varshney(
         A Human Perception Inspired Quality Metric for Image Fusion Based on Regional Information (2007).
 
     Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import chen_varshney
         >>> infrared, visible = torch.rand(2, 1, 1, 32, 32)
         >>> chen_varshney(visible, visible, visible)
         tensor([0.], dtype=torch.float64)
