@@ -7,7 +7,17 @@ import sys
 
 import pytest
 
-HEAVY = ("triton", "timm", "open_clip", "diffusers", "segment_anything", "torchvision")
+HEAVY = (
+    "triton",
+    "timm",
+    "open_clip",
+    "diffusers",
+    "segment_anything",
+    "torchvision",
+    "matplotlib",
+    "pandas",
+    "torchmetrics",
+)
 ROUNDS = 6
 LIMIT = 1.3
 
@@ -37,6 +47,7 @@ def by_torch() -> set[str]:
         "import fusionblocks",
         "import fusionblocks; dir(fusionblocks); fusionblocks.__all__",
         "import fusionblocks.ops, fusionblocks.blocks, fusionblocks.models, fusionblocks.image, fusionblocks.data",
+        "from fusionblocks.metrics import Comparison, FusionEvaluator, evaluate",
         "from fusionblocks import list_models; list_models()",
     ],
 )

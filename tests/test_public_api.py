@@ -27,6 +27,7 @@ TOP_LEVEL = {
     "image",
     "list_models",
     "load_official",
+    "metrics",
     "models",
     "ops",
 }
@@ -91,7 +92,35 @@ IMAGE = {
     "ycbcr_to_rgb",
 }
 OPS = {"backend", "channel_attention", "cross_attention", "dual_cross_attention", "token_attention"}
-DATA = {"SyntheticScene", "synthetic_scene"}
+DATA = {"SyntheticScene", "match_folders", "pair_folders", "synthetic_scene"}
+METRICS = {
+    "CONVENTIONS",
+    "Comparison",
+    "FusionEvaluator",
+    "METRICS",
+    "average_gradient",
+    "chen_blum",
+    "chen_varshney",
+    "chroma_difference",
+    "correlation",
+    "edge_preservation",
+    "entropy",
+    "evaluate",
+    "feature_mutual_information",
+    "fusion_artifacts",
+    "mean_iou",
+    "mean_squared_error",
+    "multi_scale_structural_similarity",
+    "mutual_information",
+    "normalized_mutual_information",
+    "peak_signal_to_noise_ratio",
+    "read_gray_levels",
+    "spatial_frequency",
+    "standard_deviation",
+    "structural_similarity",
+    "sum_of_correlations_of_differences",
+    "visual_information_fidelity",
+}
 MODELS = ("laplacian", "psfusion", "sgafusion", "sgdfuse", "smfnet")
 
 CONTRACT = {
@@ -99,6 +128,7 @@ CONTRACT = {
     "fusionblocks.blocks": BLOCKS,
     "fusionblocks.data": DATA,
     "fusionblocks.image": IMAGE,
+    "fusionblocks.metrics": METRICS,
     "fusionblocks.ops": OPS,
 }
 PACKAGES = [*CONTRACT, "fusionblocks.models"]
@@ -154,6 +184,7 @@ def test_networks_by_name_are_the_classes_at_the_top() -> None:
             ["query_a", "query_b", "key", "value_a", "value_b"],
             {"scale": None, "backend": None},
         ),
+        ("metrics.evaluate", ["fused", "infrared", "visible", "metrics", "convention"], {}),
         ("fuse", ["infrared", "visible"], {"model": None, "resize": None}),
     ],
 )
