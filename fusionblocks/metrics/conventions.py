@@ -59,7 +59,7 @@ class Convention:
     Args:
         name: As ``evaluate`` takes it.
         source: Whose evaluator it reproduces.
-        published: The metrics that evaluator defines. All others follow the library's defaults.
+        published: The metrics that evaluator defines itself.
         options: Per metric the options that differ from the function's defaults.
 
     Example:
@@ -100,6 +100,8 @@ _TABLE = (
 #: Every metric, by name, in the order of the tables.
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
 
+# CDDFuse's evaluator has neither; SMFNet's, its descendant, is the published one that has both
+_DESCENDANT = {"Nabf": {"stronger_than": "infrared"}, "MS_SSIM": {"variant": "smfnet"}}
 _CDDFUSE = ("EN", "SD", "SF", "AG", "MI", "MSE", "PSNR", "CC", "SCD", "VIF", "Qabf", "SSIM")
 
 #: Every convention, by name.
@@ -110,18 +112,13 @@ CONVENTIONS: dict[str, Convention] = {
             "cddfuse",
             "CDDFuse (2023), the evaluator most recent papers copy",
             _CDDFUSE,
-            {"SSIM": {"data_range": 2.0}},
+            {"SSIM": {"data_range": 2.0}, **_DESCENDANT},
         ),
         Convention(
             "smfnet",
             "SMFNet (2025)",
             (*_CDDFUSE, "Nabf", "MS_SSIM"),
-            {
-                "AG": {"variant": "smfnet"},
-                "Nabf": {"stronger_than": "infrared"},
-                "SSIM": {"data_range": 255.0},
-                "MS_SSIM": {"variant": "smfnet"},
-            },
+            {"AG": {"variant": "smfnet"}, "SSIM": {"data_range": 255.0}, **_DESCENDANT},
         ),
         Convention(
             "vifb",
@@ -150,7 +147,7 @@ def evaluate(
     """Return the metrics of a batch of fused pictures, each as the named convention's evaluator computes it.
 
     Metrics that the convention's evaluator does not have (see ``CONVENTIONS[convention].published``) follow the
-    library's defaults.
+    library's defaults; ``"cddfuse"`` has Nabf and MS_SSIM from SMFNet's evaluator, which descends from it.
 
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
