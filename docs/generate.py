@@ -219,7 +219,7 @@ def metrics_table() -> str:
 def conventions_table() -> str:
     """Return the sample pair's fusion, scored by default and under every convention, as a Markdown table.
 
-    What departs from the default is bold; a metric that a convention's evaluator lacks is left empty.
+    What departs from the default is bold; a metric that a convention leaves to the default is left empty.
     """
     pictures = gray_sample()
     conventions = fb.metrics.CONVENTIONS.values()
@@ -229,8 +229,8 @@ def conventions_table() -> str:
         default = f"{metric.function(*pictures).item():.3f}"
         cells = [f"{score[name].item():.3f}" for score in scores]
         cells = [cell if cell == default else f"**{cell}**" for cell in cells]
-        published = [name in convention.published for convention in conventions]
-        rows.append([name, default, *(cell if there else "" for cell, there in zip(cells, published))])
+        decided = [name in convention.published or name in convention.options for convention in conventions]
+        rows.append([name, default, *(cell if there else "" for cell, there in zip(cells, decided))])
     return table(["", "function's default", *(f"`{convention.name}`" for convention in conventions)], rows)
 
 
