@@ -41,6 +41,7 @@ class Metric:
         description: What it measures, in one line.
 
     Example:
+        >>> from fusionblocks.metrics import METRICS
         >>> METRICS["MSE"].direction, METRICS["MSE"].range
         (-1, (0.0, 65025.0))
     """
@@ -63,6 +64,7 @@ class Convention:
         options: Per metric the options that differ from the function's defaults.
 
     Example:
+        >>> from fusionblocks.metrics import CONVENTIONS
         >>> CONVENTIONS["cddfuse"].options["SSIM"]
         {'data_range': 2.0}
         >>> "FMI" in CONVENTIONS["cddfuse"].published
@@ -166,6 +168,7 @@ def evaluate(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import evaluate
         >>> fused, infrared, visible = torch.rand(3, 2, 1, 64, 64)
         >>> scores = evaluate(fused, infrared, visible, metrics=("EN", "VIF"))
         >>> {name: tuple(score.shape) for name, score in scores.items()}

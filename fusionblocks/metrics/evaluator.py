@@ -26,6 +26,7 @@ class FusionEvaluator:
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import FusionEvaluator
         >>> evaluator = FusionEvaluator(metrics=("EN", "CC"))
         >>> for _ in range(2):
         ...     fused, infrared, visible = torch.rand(3, 4, 1, 16, 16)

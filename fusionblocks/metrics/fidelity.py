@@ -38,6 +38,7 @@ def mean_squared_error(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tens
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import mean_squared_error
         >>> black, white = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
         >>> mean_squared_error(black, black, white)
         tensor([32512.5000], dtype=torch.float64)
@@ -77,6 +78,7 @@ def peak_signal_to_noise_ratio(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import peak_signal_to_noise_ratio
         >>> infrared, visible = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
         >>> peak_signal_to_noise_ratio(visible, infrared, visible).round(decimals=4)
         tensor([3.0103], dtype=torch.float64)
@@ -117,6 +119,7 @@ def correlation(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import correlation
         >>> picture = torch.rand(1, 1, 8, 8)
         >>> correlation(picture, picture, 1 - picture).abs() < 1e-6
         tensor([True])
@@ -150,6 +153,7 @@ def sum_of_correlations_of_differences(fused: Tensor, infrared: Tensor, visible:
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import sum_of_correlations_of_differences
         >>> infrared, visible = torch.rand(2, 1, 1, 8, 8).div(2)
         >>> sum_of_correlations_of_differences(infrared + visible, infrared, visible).round(decimals=4)
         tensor([2.], dtype=torch.float64)

@@ -55,6 +55,7 @@ def mutual_information(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import mutual_information
         >>> halves = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
         >>> mutual_information(halves, halves, halves, unit="bits")
         tensor([2.], dtype=torch.float64)
@@ -101,6 +102,7 @@ def normalized_mutual_information(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import normalized_mutual_information
         >>> halves = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
         >>> normalized_mutual_information(halves, halves, halves)
         tensor([2.], dtype=torch.float64)
@@ -148,6 +150,7 @@ def feature_mutual_information(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import feature_mutual_information
         >>> picture = torch.rand(1, 1, 8, 8)
         >>> feature_mutual_information(picture, picture, picture)
         tensor([1.], dtype=torch.float64)

@@ -39,6 +39,7 @@ def entropy(fused: Tensor, infrared: Tensor | None = None, visible: Tensor | Non
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import entropy
         >>> entropy(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
         tensor([1.], dtype=torch.float64)
     """
@@ -71,6 +72,7 @@ def standard_deviation(fused: Tensor, infrared: Tensor | None = None, visible: T
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import standard_deviation
         >>> standard_deviation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
         tensor([127.5000], dtype=torch.float64)
     """
@@ -112,6 +114,7 @@ def spatial_frequency(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import spatial_frequency
         >>> spatial_frequency(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
         tensor([255.], dtype=torch.float64)
     """
@@ -160,6 +163,7 @@ def average_gradient(
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import average_gradient
         >>> ramp = torch.arange(0, 16, dtype=torch.uint8).repeat(1, 1, 16, 1)
         >>> average_gradient(ramp), average_gradient(ramp, variant="smfnet")
         (tensor([0.7071], dtype=torch.float64), tensor([1.], dtype=torch.float64))
