@@ -63,11 +63,13 @@ class Backend:
     """One way to compute an operator.
 
     ``refuse`` gets the call's tensors, none when the question is general, and says why it cannot serve them, or None.
+    ``automatic`` is False for a backend that serves only when it is asked for.
     """
 
     name: str
     call: Callable[..., Any]
     refuse: Callable[[Sequence[Tensor]], str | None] | None = None
+    automatic: bool = True
 
     def reason_against(self, tensors: Sequence[Tensor]) -> str | None:
         return None if self.refuse is None else self.refuse(tensors)
@@ -104,13 +106,18 @@ class Operator:
             return f"{self.name} cannot run on {name}, asked for by {origin}: {reason}"
         chosen = self._first_that_serves(tensors).name
         against = {known: self._reason_against(known, tensors) for known in KNOWN}
+        against |= {
+            known: "serves when asked for"
+            for known, candidate in self.backends.items()
+            if not candidate.automatic and against[known] is None
+        }
         why = [f"{known}: {reason}" for known, reason in against.items() if reason is not None]
         return f"{self.name} runs on {chosen}: chosen automatically" + (f" ({'; '.join(why)})" if why else "")
 
     def _first_that_serves(self, tensors: Sequence[Tensor]) -> Backend:
         *faster, reference = self.backends.values()
         for candidate in faster:
-            if candidate.reason_against(tensors) is None:
+            if candidate.automatic and candidate.reason_against(tensors) is None:
                 return candidate
         return reference
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-OLDEST = (8, 0)  # compute capability; older devices have neither bfloat16 nor TF32
+OLDEST = 8  # major compute capability; older devices have neither bfloat16 nor TF32
 # looked up once: torch.compile cannot trace the search
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -29,9 +29,9 @@ def refuse(tensors: Sequence[Tensor]) -> str | None:
             return "a tensor is empty"
     if torch.version.hip is not None:
         return "the kernels are written for NVIDIA devices"
-    capability = _capability(tensors[0].device.index)
-    if capability < OLDEST:
-        return f"compute capability {OLDEST[0]}.{OLDEST[1]} is needed, the device has {capability[0]}.{capability[1]}"
+    device = torch.cuda.get_device_properties(tensors[0].device)  # a constant to torch.compile
+    if device.major < OLDEST:
+        return f"compute capability {OLDEST}.0 is needed, the device has {device.major}.{device.minor}"
     return None
 
 
@@ -39,8 +39,3 @@ def input_precision() -> str:
     """Return how a kernel multiplies float32: exactly, unless PyTorch's own switches allow TF32 in matrix products."""
     # the one switch that all the others set, and that can be read whichever of them was used
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
-
-
-@torch.compiler.assume_constant_result
-def _capability(device: int | None) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)

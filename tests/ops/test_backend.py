@@ -166,6 +166,23 @@ def test_explain(double: Operator, x: Tensor, monkeypatch: pytest.MonkeyPatch) -
     assert ops.explain("double", x) == "double runs on torch: asked for by FUSIONBLOCKS_BACKEND=torch"
 
 
+def test_a_backend_on_request_alone(x: Tensor) -> None:
+    operator = Operator(
+        "requested",
+        Backend("triton", lambda x: 3 * x, refuse, automatic=False),
+        Backend("torch", lambda x: 2 * x),
+    )
+    try:
+        assert served(operator, x) == "torch"
+        assert served(operator, x, "triton") == "triton"
+        assert ops.explain("requested", x) == (
+            "requested runs on torch: chosen automatically (triton: serves when asked for)"
+        )
+        assert ops.explain("requested", x[:1]).endswith("(triton: it needs more than one row)")
+    finally:
+        del _backend.OPERATORS["requested"]
+
+
 def test_explain_without_tensors_asks_in_general(double: Operator) -> None:
     assert ops.explain("double") == "double runs on triton: chosen automatically"
 

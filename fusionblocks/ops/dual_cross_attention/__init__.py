@@ -6,9 +6,14 @@ from torch import Tensor
 
 from fusionblocks.ops import _checks
 from fusionblocks.ops._backend import Backend, Operator
-from fusionblocks.ops.dual_cross_attention import reference
+from fusionblocks.ops.cross_attention.registration import refuse
+from fusionblocks.ops.dual_cross_attention import reference, registration
 
-_OPERATOR = Operator("dual_cross_attention", Backend("torch", reference.dual_cross_attention))
+_OPERATOR = Operator(
+    "dual_cross_attention",
+    Backend("triton", registration.dual_cross_attention, refuse),
+    Backend("torch", reference.dual_cross_attention),
+)
 
 
 def dual_cross_attention(
@@ -32,7 +37,8 @@ def dual_cross_attention(
         value_a: ``(B, heads, Nk, dv)``, value of the first stream.
         value_b: Value of the second stream, of the same shape.
         scale: Factor of the products; None is ``1 / sqrt(d)``. PSFusion has no scale: pass 1.
-        backend: ``"torch"``, ``"triton"``, ``"auto"``; None follows ``ops.backend`` and the environment.
+        backend: ``"torch"``, ``"triton"`` (CUDA, widths up to 128, not float64, differentiable once), ``"auto"``; None
+            follows ``ops.backend`` and the environment.
 
     Returns:
         The results of both streams, each ``(B, heads, Nq, dv)``.

@@ -1,0 +1,250 @@
+"""From tensors to the kernels of attention between positions: strides, tiles, grids, and what is allocated."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusionblocks.ops import _triton
+
+WIDEST = 128
+LOG2E = math.log2(math.e)
+PROGRAMS_PER_SM = 2  # that fit at a time
+MOST_SPLITS = 8
+FEWEST_TILES = 4  # key tiles of one split
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How many queries and keys a program holds at a time, and on how many warps and pipeline stages."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+# By bytes of a number and padded width, whichever of d and dv is larger. Not tuned by the number of positions: the
+# result of one shape does not depend on what ran before.
+FORWARD = {
+    2: {16: Tiles(64, 64, 4, 3), 32: Tiles(64, 64, 4, 3), 64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 8, 2)},
+    4: {16: Tiles(64, 32, 4, 3), 32: Tiles(64, 32, 4, 3), 64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2)},
+}
+KEY_VALUE_GRADIENT = {
+    2: {16: Tiles(64, 64, 4, 2), 32: Tiles(64, 64, 4, 2), 64: Tiles(32, 64, 4, 2), 128: Tiles(32, 64, 8, 1)},
+    4: {16: Tiles(32, 64, 4, 2), 32: Tiles(32, 64, 4, 2), 64: Tiles(32, 32, 4, 1), 128: Tiles(16, 32, 8, 1)},
+}
+QUERY_GRADIENT = {
+    2: {16: Tiles(64, 64, 4, 2), 32: Tiles(64, 64, 4, 2), 64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 8, 1)},
+    4: {16: Tiles(64, 32, 4, 2), 32: Tiles(64, 32, 4, 2), 64: Tiles(32, 32, 4, 1), 128: Tiles(32, 16, 8, 1)},
+}
+
+
+def padded(width: int) -> int:
+    """Return the width of a tile: a power of two that the matrix units take."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def empty_like_rows(like: Tensor, width: int) -> Tensor:
+    """Allocate ``(B, heads, N, width)`` in the order of memory of ``like``: rows, a feature map, or channels last."""
+    batch, heads, positions, _ = like.shape
+    if like.stride(2) == 1 and like.stride(3) != 1:  # b (heads d) (h w)
+        strides = (heads * width * positions, width * positions, 1, positions)
+    elif like.stride(3) == 1 and like.stride(1) < like.stride(2):  # b (h w) (heads d)
+        strides = (positions * heads * width, width, heads * width, 1)
+    else:  # b heads (h w) d
+        strides = (heads * positions * width, positions * width, width, 1)
+    return like.new_empty_strided((batch, heads, positions, width), strides)
+
+
+def alike(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors, of one shape, with one set of strides; copies only where theirs differ."""
+    first = tensors[0]
+    dims = [dim for dim in range(first.ndim) if first.shape[dim] != 1]
+    if all(tensor.stride(dim) == first.stride(dim) for tensor in tensors for dim in dims):
+        return list(tensors)
+    return [tensor.contiguous() for tensor in tensors]
+
+
+def forward(
+    queries: Sequence[Tensor], key: Tensor, values: Sequence[Tensor], scale: float, *, splits: int | None = None
+) -> tuple[list[Tensor], Tensor]:
+    """Attend from one stream or two.
+
+    Args:
+        queries: One or two tensors ``(B, heads, Nq, d)``.
+        key: ``(B, heads, Nk, d)``.
+        values: As many tensors ``(B, heads, Nk, dv)``.
+        scale: Factor of the products.
+        splits: Into how many parts the keys are split; None is as many as the device needs to be full.
+
+    Returns:
+        The results ``(B, heads, Nq, dv)``, and for the backward pass ``(streams, B, heads, Nq)``: the logarithm of the
+        partition sums, to base 2, in float32.
+    """
+    from fusionblocks.ops.cross_attention import kernels
+
+    outs = [empty_like_rows(queries[0], values[0].shape[-1]) for _ in queries]
+    call = _Call(queries, key, values, FORWARD, kernels.INTERPRETING)
+    tiles = call.tiles
+    rows, key_tiles = call.count(tiles.queries, call.queries), _ceil(call.keys, tiles.keys)
+    if splits is None:
+        splits = _splits(rows, key_tiles, key.device)
+    per_split = _ceil(key_tiles, min(splits, key_tiles))
+    splits = _ceil(key_tiles, per_split)
+
+    lse = torch.empty((call.streams, *key.shape[:2], call.queries), dtype=torch.float32, device=key.device)
+    if splits == 1:
+        parts, lses, strides = outs, lse, (*outs[0].stride(), 0)
+    else:
+        lses = lse.new_empty((call.streams, splits, *lse.shape[1:]))
+        whole = lse.new_empty((*lses.shape, call.value_width))
+        parts, strides = list(whole), (*whole.stride()[2:], whole.stride(1))
+    sizes = (call.heads_of_all, call.heads, call.queries, call.keys)
+    with call.on_device:
+        kernels.forward_kernel[(rows * splits,)](
+            *call.pair(call.query), call.key, *call.pair(call.value), *call.pair(parts), lses, scale * LOG2E, *sizes,
+            splits, per_split, call.query[0].stride(), call.key.stride(), call.value[0].stride(), strides,
+            DUAL=call.dual, RAGGED=call.keys % tiles.keys != 0, **call.constants,
+        )  # fmt: skip
+        for stream, out in enumerate(outs if splits > 1 else ()):
+            kernels.join_kernel[(rows,)](
+                parts[stream], lses[stream], out, lse[stream], call.heads_of_all, call.heads, call.queries, splits,
+                out.stride(), DV=call.value_width, BM=tiles.queries, BDV=padded(call.value_width),
+                num_warps=4, **call.options,
+            )  # fmt: skip
+    return outs, lse
+
+
+def backward(
+    grads: Sequence[Tensor],
+    queries: Sequence[Tensor],
+    key: Tensor,
+    values: Sequence[Tensor],
+    outs: Sequence[Tensor],
+    lse: Tensor,
+    scale: float,
+) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Return the gradients of the queries, the key and the values, in their layouts.
+
+    Args:
+        grads: Gradients of the results.
+        queries: As in the forward pass.
+        key: As in the forward pass.
+        values: As in the forward pass.
+        outs: The forward pass's results.
+        lse: Its ``(streams, B, heads, Nq)``.
+        scale: As in the forward pass.
+    """
+    from fusionblocks.ops.cross_attention import kernels
+
+    query_grads = [empty_like_rows(queries[0], key.shape[-1]) for _ in queries]
+    key_grad = empty_like_rows(key, key.shape[-1])
+    value_grads = [empty_like_rows(values[0], values[0].shape[-1]) for _ in values]
+    grads = alike(grads)
+    lse = lse.contiguous()
+    delta = torch.empty_like(lse)
+
+    call = _Call(queries, key, values, KEY_VALUE_GRADIENT, kernels.INTERPRETING)
+    sizes = (call.heads_of_all, call.heads, call.queries, call.keys)
+    strides = (call.query[0].stride(), call.key.stride(), call.value[0].stride(), grads[0].stride())
+    inputs = (*call.pair(call.query), call.key, *call.pair(call.value), *call.pair(grads), lse, delta)
+    with call.on_device:
+        block = 64
+        for stream, (out, grad) in enumerate(zip(outs, grads, strict=True)):
+            kernels.delta_kernel[(call.count(block, call.queries),)](
+                out, grad, delta[stream], call.heads, call.queries, out.stride(), grad.stride(),
+                DV=call.value_width, BM=block, BDV=padded(call.value_width), num_warps=4, **call.options,
+            )  # fmt: skip
+        kernels.key_value_gradient_kernel[(call.count(call.tiles.keys, call.keys),)](
+            *inputs, key_grad, *call.pair(value_grads), scale, scale * LOG2E, *sizes, *strides,
+            key_grad.stride(), value_grads[0].stride(), DUAL=call.dual, **call.constants,
+        )  # fmt: skip
+        call.use(QUERY_GRADIENT)
+        kernels.query_gradient_kernel[(call.count(call.tiles.queries, call.queries),)](
+            *inputs, *call.pair(query_grads), scale, scale * LOG2E, *sizes, *strides, query_grads[0].stride(),
+            DUAL=call.dual, RAGGED=call.keys % call.tiles.keys != 0, **call.constants,
+        )  # fmt: skip
+    return query_grads, key_grad, value_grads
+
+
+class _Call:
+    """Sizes, tiles and options of one call."""
+
+    def __init__(
+        self,
+        queries: Sequence[Tensor],
+        key: Tensor,
+        values: Sequence[Tensor],
+        table: dict[int, dict[int, Tiles]],
+        interpreting: bool,
+    ) -> None:
+        self.query, self.key, self.value = alike(queries), key, alike(values)
+        self.streams, self.dual = len(queries), len(queries) == 2
+        self.batch, self.heads, self.keys, self.width = key.shape
+        self.heads_of_all = self.batch * self.heads
+        self.queries, self.value_width = queries[0].shape[2], values[0].shape[-1]
+        self.options: dict[str, Any] = {} if interpreting else {"enable_fp_fusion": True}
+        self.upcast = interpreting and key.dtype == torch.bfloat16
+        self.use(table)
+
+    def use(self, table: dict[int, dict[int, Tiles]]) -> None:
+        widest = padded(max(self.width, self.value_width))
+        self.tiles = table[self.key.element_size()][widest]
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        return {
+            **constants(self.tiles, self.width, self.value_width, self.key.dtype),
+            **self.options,
+            "UPCAST": self.upcast,
+        }
+
+    @property
+    def on_device(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.cuda.device(self.key.device) if self.key.is_cuda else contextlib.nullcontext()
+
+    def count(self, tile: int, positions: int) -> int:
+        """Return the number of tiles of all heads."""
+        return _ceil(positions, tile) * self.heads_of_all
+
+    def pair(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return both streams' tensors; one stream's stands in for the second, which is not read."""
+        return tensors[0], tensors[-1]
+
+
+def constants(tiles: Tiles, width: int, value_width: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Return the constants and launch options that the three large kernels have in common."""
+    precision = "ieee"  # products of float16 and bfloat16 are exact in any case
+    if dtype == torch.float32:
+        # three TF32 products: float32's accuracy up to a small factor, on the matrix units, which ieee does not use
+        precision = "tf32" if _triton.input_precision() == "tf32" else "tf32x3"
+    return {
+        "D": width,
+        "DV": value_width,
+        "BM": tiles.queries,
+        "BN": tiles.keys,
+        "BD": padded(width),
+        "BDV": padded(value_width),
+        "PREC": precision,
+        "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
+    }
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _splits(programs: int, key_tiles: int, device: torch.device) -> int:
+    """Return into how many parts the keys are split so that a device with idle processors fills up."""
+    if device.type != "cuda":
+        return 1
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return max(1, min(PROGRAMS_PER_SM * processors // programs, key_tiles // FEWEST_TILES, MOST_SPLITS))
