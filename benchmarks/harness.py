@@ -10,8 +10,9 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -20,18 +21,25 @@ RESULTS = ROOT / "benchmarks" / "results"
 MEBIBYTE = 2**20
 
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Return how long one call takes, the device's queue emptied before and after."""
+class Seconds(NamedTuple):
+    """How long a call took, on the clock and on the cores of this process (which other work does not lengthen)."""
+
+    wall: float
+    cpu: float
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> Seconds:
+    """Time one call, the device's queue emptied before and after."""
     synchronize(device)
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     call()
     synchronize(device)
-    return time.perf_counter() - start
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def paired_seconds(
     calls: Sequence[Callable[[], object]], device: torch.device, repeats: int
-) -> list[tuple[float, ...]]:
+) -> list[tuple[Seconds, ...]]:
     """Time several calls in turn, ``repeats`` times: what else the machine does meets all of them alike."""
     return [tuple(seconds(call, device) for call in calls) for _ in range(repeats)]
 
@@ -42,8 +50,8 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     return dict(zip(("p20", "p50", "p80"), quantile.tolist(), strict=True))
 
 
-def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """Return the median of the first time over the second, pair by pair."""
+def median_ratio(pairs: Iterable[tuple[float, float]]) -> float:
+    """Return the median of the first value over the second, pair by pair."""
     return statistics.median(first / second for first, second in pairs)
 
 
