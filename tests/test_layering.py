@@ -44,10 +44,11 @@ LAYERS = {
     "guidance": layer("torch numpy open_clip segment_anything timm", "blocks image", "open_clip segment_anything"),
     "models": layer("torch numpy einops timm diffusers huggingface_hub safetensors", "blocks guidance image"),
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
+    "optimization": layer("torch timm einops", "blocks image models"),
     "training": layer("torch numpy accelerate tqdm tensorboard", f"{BELOW_INFERENCE} inference", facade=True),
     "cli": layer("torch numpy typer rich", f"{BELOW_INFERENCE} inference training", facade=True),
     "__main__": layer(ours="cli"),
-    "__init__": layer(ours=f"{BELOW_INFERENCE} inference training"),
+    "__init__": layer(ours=f"{BELOW_INFERENCE} inference optimization training"),
 }
 
 
@@ -129,7 +130,7 @@ def _ours(unit: str, parts: list[str], rest: list[str], rules: Layer, deferred: 
     if target == "ops" and rest[-1] == "kernels" or rest[2:3] == ["kernels"]:
         if unit != "ops":
             return "a kernel is reached through its operator"
-        return None if deferred else "kernels are imported on first use, inside a function"
+        return None if deferred or parts[-1] == "kernels" else "kernels are imported on first use, inside a function"
     if target != unit:
         return (
             None if target in rules.ours else f"{unit} may import {', '.join(sorted(rules.ours)) or 'no other layer'}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_divisible, check_features, check_positive
-from fusionblocks.ops import token_attention
+from fusionblocks.ops import folded_token_attention, token_attention
 
-# B batch, C channels, H and W height and width, S width of a semantic token, T tokens, N = H W pixels
+# B batch, C channels, H and W height and width, S width of a semantic token, T tokens, N = H W pixels, d = C / heads
 
 
 class CLIPQueryAttention(nn.Module):
@@ -77,22 +77,51 @@ class CLIPQueryAttention(nn.Module):
         tokens = self.semantic_projection(semantic if semantic.ndim == 3 else semantic[:, None])
 
         if self.asks == "semantic":
-            answer = self._attend(tokens, rearrange(image, "b c h w -> b (h w) c"))
-            answer = rearrange(answer.mean(dim=1), "b c -> b c 1 1")
-        else:
+            return image + self._tokens_ask(tokens, rearrange(image, "b c h w -> b 1 (h w) c"))
+        if tokens.shape[1] == 1:
             # a softmax over one token is 1: all pixels get the answer that the first one gets
-            asking = image if tokens.shape[1] > 1 else image[:, :, :1, :1]
-            answer = self._attend(rearrange(asking, "b c h w -> b (h w) c"), tokens)
-            answer = rearrange(answer, "b (h w) c -> b c h w", h=asking.shape[2])
-        return image + answer
+            answer = self._pixels_ask(rearrange(image[:, :, :1, :1], "b c 1 1 -> b 1 c"), tokens)
+            return image + rearrange(answer, "b 1 c -> b c 1 1")
+        if (self.num_heads - 1) * tokens.shape[1] < self.channels:
+            return self._pixels_ask_folded(image, tokens)
+        answer = self._pixels_ask(rearrange(image, "b c h w -> b (h w) c"), tokens)
+        return image + rearrange(answer, "b (h w) c -> b c h w", h=image.shape[2])
 
-    def _attend(self, asking: Tensor, asked: Tensor) -> Tensor:
-        """Return what ``(B, N, C)`` learns from ``(B, M, C)``, ``(B, N, C)``."""
-        query, key, value = (
-            rearrange(x, "b n (heads d) -> b heads n d", heads=self.num_heads)
-            for x in (self.query(asking), self.key(asked), self.value(asked))
-        )
+    def _pixels_ask(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        """Return what pixels ``(B, N, C)`` learn from tokens ``(B, T, C)``, ``(B, N, C)``."""
+        query, key, value = map(self._heads, (self.query(pixels), self.key(tokens), self.value(tokens)))
         return self.out(rearrange(token_attention(query, key, value), "b heads n d -> b n (heads d)"))
+
+    def _pixels_ask_folded(self, image: Tensor, tokens: Tensor) -> Tensor:
+        """Return the image ``(B, C, H, W)`` plus what its pixels learn, with no query or answer stored per pixel."""
+        key, value = self._heads(self.key(tokens)), self._heads(self.value(tokens))
+        # k . (Wq x + bq) = (Wq^T k) . x + bq . k, and Wo is linear: the projections of the pixels go to the tokens,
+        # the output's bias to the values of every head in equal parts, since its weights sum to one
+        key = key * (self.channels // self.num_heads) ** -0.5
+        bias = key @ rearrange(self.query.bias, "(heads d) -> heads d 1", heads=self.num_heads)
+        key = key @ rearrange(self.query.weight, "(heads d) c -> heads d c", heads=self.num_heads)
+        value = value @ rearrange(self.out.weight, "c (heads d) -> heads d c", heads=self.num_heads)
+        value = value + self.out.bias / self.num_heads
+        pixels = rearrange(image, "b c h w -> b c (h w)")
+        fused = folded_token_attention(pixels, key, value, bias.squeeze(-1), residual=True)
+        return rearrange(fused, "b c (h w) -> b c h w", h=image.shape[2])
+
+    def _tokens_ask(self, tokens: Tensor, pixels: Tensor) -> Tensor:
+        """Return what tokens ``(B, T, C)`` learn from pixels ``(B, 1, N, C)`` on average, ``(B, C, 1, 1)``."""
+        query = self._heads(self.query(tokens)) * (self.channels // self.num_heads) ** -0.5
+        # q . (Wk x + bk) = (Wk^T q) . x + a constant that no softmax sees, and Wv is linear: all heads ask the pixels
+        # themselves; the empty sum gives bk its gradient of zero
+        query = query @ rearrange(self.key.weight, "(heads d) c -> heads d c", heads=self.num_heads)
+        query = rearrange(query, "b heads t c -> b 1 (heads t) c") + self.key.bias[:0].sum()
+        attended = token_attention(query, pixels, pixels, scale=1.0)
+        # the mean over the tokens commutes with the projections that follow
+        mean = reduce(attended, "b 1 (heads t) c -> b heads 1 c", "mean", heads=self.num_heads)
+        value = mean @ rearrange(self.value.weight, "(heads d) c -> heads c d", heads=self.num_heads)
+        answer = rearrange(value, "b heads 1 d -> b (heads d)") + self.value.bias
+        return rearrange(self.out(answer), "b c -> b c 1 1")
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b n (heads d) -> b heads n d", heads=self.num_heads)
 
     def _check_semantic(self, semantic: Tensor, batch: int) -> None:
         width = self.semantic_channels

@@ -12,6 +12,7 @@ from fusionblocks.ops._backend import backend, explain
 from fusionblocks.ops.channel_attention import channel_attention
 from fusionblocks.ops.cross_attention import cross_attention
 from fusionblocks.ops.dual_cross_attention import dual_cross_attention
+from fusionblocks.ops.folded_token_attention import folded_token_attention
 from fusionblocks.ops.token_attention import token_attention
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "cross_attention",
     "dual_cross_attention",
     "explain",
+    "folded_token_attention",
     "token_attention",
 ]

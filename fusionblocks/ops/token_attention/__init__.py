@@ -6,9 +6,13 @@ from torch import Tensor
 
 from fusionblocks.ops._backend import Backend, Operator
 from fusionblocks.ops.cross_attention import check_attention
-from fusionblocks.ops.token_attention import reference
+from fusionblocks.ops.token_attention import reference, registration
 
-_OPERATOR = Operator("token_attention", Backend("torch", reference.token_attention))
+_OPERATOR = Operator(
+    "token_attention",
+    Backend("triton", registration.token_attention, registration.refuse),
+    Backend("torch", reference.token_attention),
+)
 
 
 def token_attention(
@@ -18,10 +22,12 @@ def token_attention(
 
     The formula and the layout are those of ``cross_attention``; this operator is for the case that one of the two
     sides is short, in either direction. Pixels that ask tokens are ``token_attention(pixels, tokens, tokens)``,
-    tokens that ask pixels ``token_attention(tokens, pixels, pixels)``. Projections stay with the caller.
+    tokens that ask pixels ``token_attention(tokens, pixels, pixels)``. Projections stay with the caller, or go to the
+    tokens: ``folded_token_attention``.
 
     A single token as key has all the weight whatever the query is, so its value is handed to every position exactly,
-    and neither query nor key is read; their gradients are exact zeros.
+    and neither query nor key is read; their gradients are exact zeros. With a triton backend, which wants at most 128
+    positions on one of the two sides, the attention can be differentiated once.
 
     Args:
         query: ``(B, heads, Nq, d)``, the asking side; float64, float32, float16 or bfloat16.
@@ -49,4 +55,7 @@ def token_attention(
         torch.Size([1, 2, 3, 8])
     """
     query, key, value = check_attention(query, key, value, scale)
-    return _OPERATOR.choose(backend, query, key, value)(query, key, value, scale)
+    call = _OPERATOR.choose(backend, query, key, value)
+    if key.shape[-2] == 1:
+        return reference.one_token(query, key, value)
+    return call(query, key, value, scale)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fusionblocks.ops.cross_attention.reference import cross_attention
 
 
 def token_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
-    """Compute the attention; a single key collapses to its value."""
-    if key.shape[-2] == 1:
-        # Sums over no columns: exact zeros of the right shape that tie query and key to the result for autograd.
-        return value + query[..., :0].sum(-1, keepdim=True) + key[..., :0].sum(-1, keepdim=True)
+    """Compute ``softmax(scale * query @ key.T) @ value``."""
+    width, value_width = query.shape[-1], value.shape[-1]
+    # So few queries that their weights are no larger than the keys or the values: two matrix products take these in
+    # whatever strides they come, where PyTorch's fused attention would first turn all of them into rows. Narrow dtypes
+    # would round the logits.
+    if query.shape[-2] <= max(width, value_width) and query.dtype in (torch.float32, torch.float64):
+        factor = width**-0.5 if scale is None else scale
+        return (factor * query @ key.mT).softmax(-1) @ value
     return cross_attention(query, key, value, scale)
+
+
+def one_token(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Compute the same over a single key, whose weight is 1 whatever is asked: its value at every query."""
+    # Sums over no columns: exact zeros of the right shape that tie query and key to the result for autograd.
+    return value + query[..., :0].sum(-1, keepdim=True) + key[..., :0].sum(-1, keepdim=True)
