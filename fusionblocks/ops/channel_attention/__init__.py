@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from fusionblocks.ops import _checks
+from fusionblocks.ops import _checks, _triton
 from fusionblocks.ops._backend import Backend, Operator
-from fusionblocks.ops.channel_attention import reference
+from fusionblocks.ops.channel_attention import reference, registration
 
-_OPERATOR = Operator("channel_attention", Backend("torch", reference.channel_attention))
+WIDEST = 64  # channels of a head whose C x C matrix one program holds
+
+
+def _refuse(tensors: Sequence[Tensor]) -> str | None:
+    if tensors and tensors[0].shape[2] > WIDEST:
+        return f"heads have more than {WIDEST} channels"
+    return _triton.refuse(tensors)
+
+
+_OPERATOR = Operator(
+    "channel_attention",
+    Backend("triton", registration.channel_attention, _refuse),
+    Backend("torch", reference.channel_attention),
+)
 
 
 def channel_attention(
@@ -25,6 +40,11 @@ def channel_attention(
     ``softmax(temperature * normalize(query) @ normalize(key).T) @ value``, where each channel is normalised by its L2
     norm over all positions (at least 1e-12). The normalised tensors never exist: the C x C products are divided by
     the norms. A channel of zeros has cosine 0 with every other.
+
+    On CUDA devices kernels serve float32, float16 and bfloat16 and heads of up to 64 channels: they read query, key
+    and value once and write the result once, from and to any strides, repeat bitwise, and can be differentiated once;
+    ``backend="torch"`` differentiates any number of times. Products of float32 are exact unless PyTorch's switches
+    (``torch.set_float32_matmul_precision``) allow TF32.
 
     Args:
         query: ``(B, heads, C, N)``, N positions of any number; float64, float32, float16 or bfloat16.
@@ -76,5 +96,6 @@ def channel_attention(
             )
         (projection,) = _checks.cast_for_autocast(projection)
         _checks.check_same_kind(query=query, projection=projection)
-    run = _OPERATOR.choose(backend, query, key, value, temperature)
+    tensors = (query, key, value, temperature) if projection is None else (query, key, value, temperature, projection)
+    run = _OPERATOR.choose(backend, *tensors)
     return run(query, key, value, temperature, projection)
