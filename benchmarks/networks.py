@@ -1,0 +1,128 @@
+"""The networks as declared data: sizes, weights and inputs, and the implementations that are compared.
+
+The weights are random, and every constant among them (gains of zero, norms of one) is moved away from it, so that all
+parts of a network act on the result and the check of agreement can see them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import fusionblocks as fb
+from benchmarks.cases import COMPILED, DTYPES, PUBLISHED, Agreement, Call, compiled, forward_only
+from benchmarks.published_networks import publish
+
+BLOCKS = "fusionblocks"
+OPTIMIZED = "optimized"
+FUSED_ALONE = "optimized, fused alone"
+LIMIT = 1e-4
+"""Largest difference of the fused picture, which is about in [0, 1], to the published formulation in float32."""
+LEAST_PSNR = 45.0
+"""Least PSNR in dB where an implementation computes in bfloat16."""
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network at one size; ``benchmarks.cases.Case`` says what the properties mean.
+
+    In bfloat16 the published formulation computes in bfloat16 too on a GPU, and in float32 on a CPU.
+    """
+
+    name: str
+    height: int
+    width: int
+    precision: str = "float32"
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    seconds: float = 20.0
+
+    passes = "forward"
+    floor_bytes = None
+
+    @property
+    def shapes(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    def small(self) -> NetworkCase:
+        return dataclasses.replace(self, height=64, width=96, seconds=0.0)
+
+    def implementations(self, place: str) -> list[str]:
+        names = [PUBLISHED]
+        if self.precision != "bfloat16":
+            names.append(BLOCKS)
+        if hasattr(fb, "optimize"):
+            names += [OPTIMIZED, FUSED_ALONE]
+        return names
+
+    def prepare(self, names: Sequence[str], device: torch.device) -> dict[str, Call]:
+        network, inputs = self.network(device), self.inputs(device)
+        return {name: self._call(name, network, inputs, device) for name in names}
+
+    def truth(self, device: torch.device) -> Sequence[Tensor] | None:
+        if device.type == "cpu" or self.precision == "float32":
+            return None
+        return self._run(publish(self.network(device)), self.inputs(device))()
+
+    def agreement(self, implementation: str, got: Sequence[Tensor], truth: Sequence[Tensor]) -> Agreement:
+        (fused,), (expected,) = got, truth
+        if fused.shape != expected.shape:
+            return Agreement(float("nan"), LIMIT)
+        difference = fused.float() - expected
+        peak = (expected.max() - expected.min()).item()
+        psnr = (20 * torch.log10(peak / difference.square().mean().sqrt().clamp_min(1e-12))).item()
+        least = LEAST_PSNR if self.precision == "bfloat16" else None
+        return Agreement(difference.abs().max().item(), LIMIT, psnr, least)
+
+    def network(self, device: torch.device) -> nn.Module:
+        """Return the network with weights that leave no part of it without effect."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return enliven(fb.create_model(self.name)).eval().requires_grad_(False).to(device)
+
+    def inputs(self, device: torch.device) -> dict[str, Tensor]:
+        """Return a synthetic pair and, for the network that wants one, a semantic embedding."""
+        scene = fb.data.synthetic_scene(3, height=self.height, width=self.width)
+        inputs = {"infrared": scene.infrared[None].to(device), "visible": scene.visible[None].to(device)}
+        if self.name == "sgafusion":
+            generator = torch.Generator().manual_seed(0)
+            inputs["semantic"] = torch.randn(1, 512, generator=generator).to(device)
+        return inputs
+
+    def _call(self, name: str, network: nn.Module, inputs: dict[str, Tensor], device: torch.device) -> Call:
+        base = name.removesuffix(COMPILED)
+        dtype = DTYPES[self.precision]
+        if base == PUBLISHED:
+            dtype = dtype if device.type == "cuda" else torch.float32
+            network = publish(self.network(device).to(dtype))
+            inputs = {key: x.to(dtype) for key, x in inputs.items()}
+        elif base in (OPTIMIZED, FUSED_ALONE):
+            outputs = {"outputs": ("fused",)} if base == FUSED_ALONE else {}
+            network = fb.optimize(network, dtype=None if self.precision in ("float32", "tf32") else dtype, **outputs)
+        return self._run(compiled(network) if name.endswith(COMPILED) else network, inputs)
+
+    @staticmethod
+    def _run(network: nn.Module, inputs: dict[str, Tensor]) -> Call:
+        return forward_only(lambda: (network(**inputs).fused,), ())
+
+
+def enliven(network: nn.Module) -> nn.Module:
+    """Move what starts as a constant, in place: gains, norms and their running statistics."""
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in network.state_dict().items():
+        if not tensor.is_floating_point() or tensor.numel() == 0 or tensor.min() != tensor.max():
+            continue
+        noise = torch.rand(tensor.shape, generator=generator)
+        tensor += 0.2 * noise if name.endswith("running_var") else 0.1 * (noise - 0.5)
+    return network
+
+
+CASES: list[NetworkCase] = [
+    NetworkCase(name, height, width, precision, devices)
+    for name in ("psfusion", "sgafusion", "smfnet")
+    for height, width, devices in ((240, 320, ("cpu",)), (480, 640, ("cpu", "cuda")), (1080, 1920, ("cuda",)))
+    for precision in ("float32", "bfloat16")
+]
