@@ -23,6 +23,8 @@ _MODULES = {
     "load_official": ".models.official",
     # pictures in, picture out
     "fuse": ".inference",
+    # a network made fast
+    "optimize": ".optimization",
     # subpackages
     "blocks": ".blocks",
     "data": ".data",

@@ -30,6 +30,7 @@ TOP_LEVEL = {
     "metrics",
     "models",
     "ops",
+    "optimize",
 }
 BLOCKS = {
     "AdaptiveFusion",
@@ -186,6 +187,7 @@ def test_networks_by_name_are_the_classes_at_the_top() -> None:
         ),
         ("metrics.evaluate", ["fused", "infrared", "visible", "metrics", "convention"], {}),
         ("fuse", ["infrared", "visible"], {"model": None, "resize": None}),
+        ("optimize", ["model", "dtype"], {"outputs": None}),
     ],
 )
 def test_signature(function: str, positional: list[str], keywords: dict[str, object]) -> None:

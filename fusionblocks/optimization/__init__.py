@@ -1,0 +1,126 @@
+"""Networks made fast for inference: the same outputs from folded, merged and re-ordered arithmetic."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from fusionblocks.models.base import FusionModel, FusionOutput, closest
+from fusionblocks.optimization.folding import fold_norms
+from fusionblocks.optimization.recast import recast
+
+__all__ = ["optimize"]
+
+Model = TypeVar("Model", bound=FusionModel)
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a network was optimized; kept in its ``optimization``."""
+
+    dtype: torch.dtype | None
+    outputs: frozenset[str] | None
+    """The extras of :class:`FusionOutput` to keep, None for all."""
+
+
+def optimize(model: Model, dtype: torch.dtype | None = None, *, outputs: Sequence[str] | None = None) -> Model:
+    """Return a copy of a network that computes the same, faster and in less memory, for inference alone.
+
+    Norms are folded into the convolutions before them, convolutions with nothing between them composed, branches
+    that see the same input merged, and weights laid out channels-last. On a CPU, chains of operations that see a
+    few rows only are run strip by strip, in the processor's cache. Without a ``dtype`` the outputs stay equal up to
+    the order of summation, and errors stay as they were.
+
+    The copy has other weights than the network, so it can be neither trained nor saved: save the original.
+
+    Args:
+        model: A network; it is not changed. A guide that is attached to it is shared, not copied.
+        dtype: ``torch.bfloat16`` computes in bfloat16, which costs accuracy, and returns float32; None keeps the
+            network's precision, ``torch.float32`` converts to it.
+        outputs: The extras of :class:`~fusionblocks.FusionOutput` to compute beside ``fused``, for example
+            ``("fused",)`` for none or ``("fused", "segmentation")``; the others are None. By default all.
+
+    Returns:
+        The copy, of the same class, in evaluation mode; nothing in it requires gradients.
+
+    Raises:
+        TypeError: If ``model`` is no :class:`~fusionblocks.FusionModel`, or ``outputs`` is a string.
+        ValueError: If ``dtype`` is another one, or ``outputs`` names something that is no output.
+
+    Example:
+        >>> import torch
+        >>> import fusionblocks as fb
+        >>> model = fb.SGAFusion(channels=4, semantic_channels=8).eval()
+        >>> fast = fb.optimize(model, outputs=("fused",))
+        >>> inputs = torch.rand(1, 1, 9, 7), torch.rand(1, 3, 9, 7), torch.rand(1, 8)
+        >>> torch.allclose(fast(*inputs).fused, model(*inputs).fused, atol=1e-4)
+        True
+        >>> fast(*inputs).segmentation is None
+        True
+    """
+    if not isinstance(model, FusionModel):
+        raise TypeError(f"model must be a FusionModel, got {type(model).__name__}")
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be None, torch.float32 or torch.bfloat16, got {dtype}")
+    before: Settings | None = getattr(model, "optimization", None)
+
+    # the guide is no part of the network and may be large
+    fast = copy.deepcopy(model, {id(guide): guide for guide in model._guide}).eval().requires_grad_(False)
+    for parameter in fast.parameters():
+        parameter.grad = None
+    fast.optimization = Settings(
+        dtype=dtype if dtype is not None or before is None else before.dtype,
+        outputs=_wanted(outputs) if outputs is not None or before is None else before.outputs,
+    )
+    if before is None:
+        fold_norms(fast)
+        fast.save_pretrained = _refuse_to_save
+        fast.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
+        fast.register_forward_hook(_finish)
+        recast(fast)
+    return fast.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+def _wanted(outputs: Sequence[str] | None) -> frozenset[str] | None:
+    if outputs is None:
+        return None
+    if isinstance(outputs, str):
+        raise TypeError(f"outputs must be a sequence of names such as ({outputs!r},), got a string")
+    known = [field.name for field in dataclasses.fields(FusionOutput)]
+    for name in outputs:
+        if name not in known:
+            raise ValueError(
+                f"outputs must name fields of FusionOutput, got {name!r}{closest(str(name), known)}; "
+                f"known: {', '.join(known)}"
+            )
+    return frozenset(outputs)
+
+
+def _cast_inputs(model: FusionModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    dtype = model.optimization.dtype
+
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    if dtype is None:
+        return args, kwargs
+    return tuple(cast(value) for value in args), {name: cast(value) for name, value in kwargs.items()}
+
+
+def _finish(model: FusionModel, args: tuple[Any, ...], output: FusionOutput) -> FusionOutput:
+    """Keep the outputs that are wanted, in float32 where the network computes in less."""
+    settings = model.optimization
+    if settings.outputs is not None:
+        extras = (field.name for field in dataclasses.fields(output) if field.name != "fused")
+        output = dataclasses.replace(output, **dict.fromkeys(set(extras) - settings.outputs))
+    return output if settings.dtype is None else output.map(lambda tensor: tensor.to(torch.float32))
+
+
+def _refuse_to_save(*args: Any, **kwargs: Any) -> None:
+    raise RuntimeError("an optimized network cannot be saved, its weights are folded: save the original")

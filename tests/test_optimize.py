@@ -1,0 +1,207 @@
+"""``fb.optimize``: the same outputs and errors, from other weights and in another order."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+
+import fusionblocks as fb
+from tests.helpers.networks import NARROW, pair, trained_like
+
+NAMES = ("psfusion", "sgafusion", "smfnet")
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, fb.FusionModel]:
+    return {name: trained_like(name, **NARROW[name]) for name in NARROW}
+
+
+def tensors(output: fb.FusionOutput) -> dict[str, Tensor]:
+    found = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    features = found.pop("features") or {}
+    return {name: value for name, value in {**found, **features}.items() if value is not None}
+
+
+def assert_equal_outputs(got: fb.FusionOutput, expected: fb.FusionOutput, tolerance: float) -> None:
+    got_tensors, expected_tensors = tensors(got), tensors(expected)
+    assert got_tensors.keys() == expected_tensors.keys()
+    for name, value in expected_tensors.items():
+        scale = max(1.0, value.abs().max().item())
+        error = (got_tensors[name] - value).abs().max().item()
+        assert got_tensors[name].dtype == value.dtype, name
+        assert error <= tolerance * scale, f"{name}: {error:.2e} off, values up to {scale:.2g}"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 96, 96), (2, 75, 50)])
+@pytest.mark.parametrize("name", NARROW)
+def test_same_outputs(networks, name: str, batch: int, height: int, width: int) -> None:
+    model, inputs = networks[name], pair(name, height, width, batch=batch)
+    assert_equal_outputs(fb.optimize(model)(**inputs), model(**inputs), 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NARROW)
+def test_float64_shows_that_it_is_the_same_function(networks, name: str) -> None:
+    model = copy.deepcopy(networks[name]).double()
+    inputs = {key: value.double() for key, value in pair(name, 75, 50, batch=2).items()}
+    assert_equal_outputs(fb.optimize(model)(**inputs), model(**inputs), 1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_full_width(name: str) -> None:
+    model = trained_like(name)
+    inputs = pair(name, 64, 96, semantic=512)
+    assert_equal_outputs(fb.optimize(model)(**inputs), model(**inputs), 1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_left_alone(networks, name: str) -> None:
+    model = copy.deepcopy(networks[name]).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        fb.optimize(model, torch.bfloat16, outputs=("fused",))(**pair(name, 64, 64))
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model.state_dict().keys() == before.keys()
+    for key, value in model.state_dict().items():
+        assert value.dtype == before[key].dtype
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_copy_is_for_inference(networks, name: str, tmp_path) -> None:
+    fast = fb.optimize(networks[name])
+    assert isinstance(fast, type(networks[name]))
+    assert not fast.training
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+    assert not fast(**pair(name, 64, 64)).fused.requires_grad
+    with pytest.raises(RuntimeError, match="original"):
+        fast.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_norm_behind_a_convolution_is_left(networks, name: str) -> None:
+    left = [key for key, module in fb.optimize(networks[name]).named_modules() if isinstance(module, BatchNormAct2d)]
+    assert not left
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_optimizing_twice_changes_nothing(networks, name: str) -> None:
+    inputs = pair(name, 64, 64)
+    once = fb.optimize(networks[name])
+    twice = fb.optimize(once, outputs=("fused",))
+    torch.testing.assert_close(twice(**inputs).fused, once(**inputs).fused, rtol=0, atol=0)
+    assert tensors(twice(**inputs)).keys() == {"fused"}
+    assert tensors(once(**inputs)).keys() != {"fused"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_that_are_not_asked_for_are_none(networks, name: str) -> None:
+    model, inputs = networks[name], pair(name, 64, 64)
+    expected = model(**inputs)
+    alone = fb.optimize(model, outputs=("fused",))(**inputs)
+    assert tensors(alone).keys() == {"fused"}
+    torch.testing.assert_close(alone.fused, expected.fused, rtol=0, atol=1e-4)
+    extra = next(field for field in ("features", "segmentation") if getattr(expected, field) is not None)
+    output = fb.optimize(model, outputs=("fused", extra))(**inputs)
+    kept = dataclasses.replace(fb.FusionOutput(expected.fused), **{extra: getattr(expected, extra)})
+    assert_equal_outputs(output, kept, 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_returns_float32_near_the_original(networks, name: str) -> None:
+    model, inputs = networks[name], pair(name, 96, 96)
+    fast = fb.optimize(model, torch.bfloat16)
+    assert {parameter.dtype for parameter in fast.parameters()} == {torch.bfloat16}
+    output = fast(**inputs)
+    assert {value.dtype for value in tensors(output).values()} == {torch.float32}
+    error = (output.fused - model(**inputs).fused).square().mean()
+    assert -10 * torch.log10(error) > 35
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_errors_are_unchanged(networks, name: str) -> None:
+    model, inputs = networks[name], pair(name, 64, 64)
+    wrong = [
+        {"visible": inputs["visible"][..., :-1]},
+        {"infrared": inputs["infrared"][0]},
+        {"infrared": (255 * inputs["infrared"]).to(torch.uint8)},
+        {"visible": inputs["visible"][:, :2]},
+    ]
+    for fast in (fb.optimize(model), fb.optimize(model, torch.bfloat16)):
+        for change in wrong:
+            with pytest.raises((TypeError, ValueError)) as expected:
+                model(**{**inputs, **change})
+            with pytest.raises(expected.type) as got:
+                fast(**{**inputs, **change})
+            assert str(got.value) == str(expected.value)
+
+
+def test_wrong_arguments_are_refused_by_name(networks) -> None:
+    model = networks["laplacian"]
+    with pytest.raises(TypeError, match="model must be a FusionModel, got Linear"):
+        fb.optimize(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"dtype.*float16"):
+        fb.optimize(model, torch.float16)
+    with pytest.raises(ValueError, match=r"segmentatoin.*did you mean 'segmentation'"):
+        fb.optimize(model, outputs=("segmentatoin",))
+    with pytest.raises(TypeError, match="sequence"):
+        fb.optimize(model, outputs="fused")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiles_and_exports(networks, name: str) -> None:
+    torch.compiler.reset()
+    fast, inputs = fb.optimize(networks[name]), pair(name, 64, 64)
+    with torch.no_grad():
+        expected = fast(**inputs).fused
+        compiled = torch.compile(fast, fullgraph=True, backend="aot_eager")(**inputs).fused
+        exported = torch.export.export(fast, (), kwargs=inputs).module()(**inputs).fused
+    torch.testing.assert_close(compiled, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(exported, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_guide_is_shared(networks) -> None:
+    model = copy.deepcopy(networks["sgafusion"])
+    guide = nn.Linear(1, 1)
+    model.attach_guidance(guide)
+    assert fb.optimize(model)._guide[0] is guide
+
+
+def test_a_network_of_ones_own_is_optimized_too() -> None:
+    class Own(fb.FusionModel):
+        name, config_class = "own", fb.models.model_class("laplacian").config_class
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+            self.block = fb.TransformerBlock(8, num_heads=2)
+            self.head = nn.Conv2d(8, 1, 1)
+
+        def forward(self, infrared: Tensor, visible: Tensor) -> fb.FusionOutput:
+            return fb.FusionOutput(fused=self.head(self.block(self.stem(infrared))))
+
+    torch.manual_seed(0)
+    model = Own()
+    model(torch.rand(2, 1, 16, 16), torch.rand(2, 3, 16, 16))
+    fast = fb.optimize(model.eval())
+    assert isinstance(fast.stem[1], nn.Identity)
+    inputs = pair("own", 40, 33)
+    torch.testing.assert_close(fast(**inputs).fused, model(**inputs).fused, rtol=1e-4, atol=1e-5)
+
+
+def test_fuses_pictures(networks) -> None:
+    scene = fb.data.synthetic_scene(2, height=64, width=96)
+    model = networks["psfusion"]
+    fast = fb.fuse(scene.infrared, scene.visible, model=fb.optimize(model, outputs=("fused",)))
+    torch.testing.assert_close(fast, fb.fuse(scene.infrared, scene.visible, model=model), rtol=0, atol=1e-3)
