@@ -1,0 +1,282 @@
+"""The kernels of attention between positions: against the formula, in the interpreter or on a GPU, and compiled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusionblocks.ops.cross_attention import launch
+from tests.ops.operator_tester import relative_rms
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+BOUNDS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+DTYPES = pytest.mark.parametrize("dtype", BOUNDS, ids=lambda dtype: str(dtype).removeprefix("torch."))
+STREAMS = pytest.mark.parametrize("streams", [1, 2])
+
+runs = pytest.mark.skipif(not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a GPU")
+
+Inputs = tuple[list[Tensor], Tensor, list[Tensor], list[Tensor]]
+
+
+def rows(tensor: Tensor) -> Tensor:
+    return tensor.contiguous()
+
+
+def feature_map(tensor: Tensor) -> Tensor:
+    """``b (heads d) (h w)`` in memory."""
+    return tensor.mT.contiguous().mT
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """``b (h w) (heads d)`` in memory."""
+    return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """Every second number, between NaN."""
+    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1)[..., 0]
+
+
+LAYOUTS = (rows, feature_map, channels_last, strided)
+
+
+def draw(
+    streams: int,
+    batch: int = 1,
+    heads: int = 1,
+    queries: int = 40,
+    keys: int = 50,
+    width: int = 16,
+    value_width: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    layout: Callable[[Tensor], Tensor] = rows,
+) -> Inputs:
+    """Return queries, key, values and the results' gradients."""
+    generator = torch.Generator().manual_seed(queries * 1000 + keys)
+    value_width = value_width or width
+
+    def tensor(positions: int, columns: int) -> Tensor:
+        numbers = torch.randn(batch, heads, positions, columns, generator=generator, dtype=torch.float64)
+        return layout(numbers.to(dtype).to(DEVICE))
+
+    return (
+        [tensor(queries, width) for _ in range(streams)],
+        tensor(keys, width),
+        [tensor(keys, value_width) for _ in range(streams)],
+        [tensor(queries, value_width) for _ in range(streams)],
+    )
+
+
+def formula(queries: Sequence[Tensor], key: Tensor, values: Sequence[Tensor], scale: float) -> list[Tensor]:
+    return [torch.softmax(scale * query @ key.mT, -1) @ value for query, value in zip(queries, values, strict=True)]
+
+
+def true_results(inputs: Inputs, scale: float, dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], list[Tensor]]:
+    """Return results and gradients of the formula in a precise dtype."""
+    queries, key, values, grads = inputs
+    leaves = [x.detach().to(dtype).requires_grad_() for x in (*queries, key, *values)]
+    split = len(queries)
+    outs = formula(leaves[:split], leaves[split], leaves[split + 1 :], scale)
+    return outs, list(torch.autograd.grad(outs, leaves, [grad.to(dtype) for grad in grads]))
+
+
+def kernel_results(inputs: Inputs, scale: float, splits: int | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    queries, key, values, grads = inputs
+    outs, lse = launch.forward(queries, key, values, scale, splits=splits)
+    d_queries, d_key, d_values = launch.backward(grads, queries, key, values, outs, lse, scale)
+    return outs, [*d_queries, d_key, *d_values]
+
+
+def compare(inputs: Inputs, scale: float | None = None, splits: int | None = None, bound: float | None = None) -> None:
+    queries, key, *_ = inputs
+    scale = key.shape[-1] ** -0.5 if scale is None else scale
+    bound = BOUNDS[key.dtype] if bound is None else bound
+    outs, gradients = kernel_results(inputs, scale, splits)
+    true_outs, true_gradients = true_results(inputs, scale)
+    for out, true_out in zip(outs, true_outs, strict=True):
+        assert out.dtype == key.dtype
+        assert relative_rms(out, true_out) < bound
+    for gradient, true_gradient in zip(gradients, true_gradients, strict=True):
+        assert gradient.dtype == key.dtype
+        if true_gradient.abs().max() < 1e-9:  # over a single key, or without a scale, nothing depends on the logits
+            assert gradient.abs().max() < bound
+        else:
+            assert relative_rms(gradient, true_gradient) < bound
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Fill what is allocated with NaN, and count the numbers of every allocation."""
+    sizes: list[int] = []
+
+    def poison(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def allocate_nan(*args: Any, **kwargs: Any) -> Tensor:
+            tensor = allocate(*args, **kwargs)
+            sizes.append(tensor.numel())
+            return tensor.fill_(torch.nan)
+
+        return allocate_nan
+
+    monkeypatch.setattr(torch, "empty", poison(torch.empty))
+    monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
+    for name in ("new_empty", "new_empty_strided"):
+        monkeypatch.setattr(Tensor, name, poison(getattr(Tensor, name)))
+    return sizes
+
+
+@pytest.mark.kernel
+@runs
+@pytest.mark.usefixtures("poisoned")
+class TestAgainstTheFormula:
+    @STREAMS
+    @DTYPES
+    def test_dtypes(self, streams: int, dtype: torch.dtype) -> None:
+        compare(draw(streams, queries=70, keys=77, dtype=dtype))
+
+    @STREAMS
+    @pytest.mark.parametrize(
+        ("queries", "keys", "width", "value_width"),
+        [
+            (1, 1, 16, 16),
+            (1, 70, 16, 16),
+            (71, 1, 16, 16),
+            (64, 64, 32, 32),  # whole tiles
+            (65, 67, 24, 24),
+            (17, 33, 5, 3),
+            (20, 20, 100, 40),
+            (33, 34, 128, 128),
+        ],
+    )
+    def test_sizes(self, streams: int, queries: int, keys: int, width: int, value_width: int) -> None:
+        compare(draw(streams, 1, 1, queries, keys, width, value_width))
+
+    @STREAMS
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts(self, streams: int, layout: Callable[[Tensor], Tensor]) -> None:
+        compare(draw(streams, 2, 2, 19, 21, 12, 7, layout=layout))
+
+    def test_streams_of_different_layouts(self) -> None:
+        queries, key, values, grads = draw(2, 2, 2, 19, 21, 12)
+        compare(([queries[0], feature_map(queries[1])], key, [strided(values[0]), values[1]], [grads[0], grads[1]]))
+        compare((queries, key, values, [feature_map(grads[0]), channels_last(grads[1])]))
+
+    def test_one_gradient_for_all(self) -> None:
+        queries, key, values, grads = draw(2, 1, 2, 19, 21, 12)
+        compare((queries, key, values, [torch.ones(1, 1, 1, 1, device=DEVICE).expand_as(grad) for grad in grads]))
+
+    @STREAMS
+    @pytest.mark.parametrize("splits", [2, 3, 100])
+    def test_splits_of_the_keys(self, streams: int, splits: int) -> None:
+        compare(draw(streams, 1, 2, 20, 170, 16, 12, layout=feature_map), splits=splits)
+
+    @STREAMS
+    @pytest.mark.parametrize("scale", [1.0, 0.0, -0.5])
+    def test_scales(self, streams: int, scale: float) -> None:
+        compare(draw(streams, queries=33, keys=65), scale=scale, bound=2e-5)
+
+    @STREAMS
+    @pytest.mark.parametrize("size", [10.0, -10.0, 100.0])
+    def test_large_logits(self, streams: int, size: float) -> None:
+        """Logits of hundreds and thousands lose as much as in PyTorch's float32, and nothing is infinite."""
+        queries, key, values, grads = draw(streams, queries=40, keys=70, width=32)
+        inputs = ([size * query for query in queries], key, values, grads)
+        logits = inputs[0][0] @ key.mT
+        assert logits.abs().max() > 15 * abs(size)
+        wanted = true_results(inputs, 1.0)
+        plain = true_results(inputs, 1.0, torch.float32)
+        actual = kernel_results(inputs, 1.0, splits=2)
+        for xs, plain_xs, wanted_xs in zip(actual, plain, wanted, strict=True):
+            for x, plain_x, wanted_x in zip(xs, plain_xs, wanted_xs, strict=True):
+                assert torch.isfinite(x).all()
+                assert relative_rms(x, wanted_x) < 4 * relative_rms(plain_x, wanted_x) + 1e-5
+
+    @STREAMS
+    @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")  # in rows beyond the last key
+    def test_all_logits_far_below_zero(self, streams: int) -> None:
+        """Past the last key nothing may count, though a zero there would outweigh every true logit."""
+        queries, key, values, grads = draw(streams, queries=20, keys=37)
+        inputs = ([query.abs() + 1 for query in queries], -(key.abs() + 5), values, grads)
+        assert (inputs[0][0] @ inputs[1].mT).max() < -100
+        for splits in (1, 2):
+            compare(inputs, scale=2.0, splits=splits, bound=1e-4)
+
+    @STREAMS
+    def test_zero_queries_take_the_mean(self, streams: int) -> None:
+        queries, key, values, grads = draw(streams, queries=20, keys=37)
+        for query in queries:
+            query[:, :, 3:9] = 0
+        compare((queries, key, values, grads))
+        outs, _ = launch.forward(queries, key, values, 1.0)
+        for out, value in zip(outs, values, strict=True):
+            torch.testing.assert_close(out[:, :, 3:9], value.mean(2, keepdim=True).expand(-1, -1, 6, -1))
+
+    def test_both_streams_equal_two_calls(self) -> None:
+        queries, key, values, grads = draw(2, 2, 1, 50, 70, 20)
+        outs, (d_query_a, d_query_b, d_key, d_value_a, d_value_b) = kernel_results((queries, key, values, grads), 0.3)
+        parts = [
+            kernel_results(([query], key, [value], [grad]), 0.3)
+            for query, value, grad in zip(queries, values, grads, strict=True)
+        ]
+        for stream, (d_query, d_value) in enumerate(((d_query_a, d_value_a), (d_query_b, d_value_b))):
+            (out,), (wanted_query, _, wanted_value) = parts[stream]
+            torch.testing.assert_close(outs[stream], out)
+            torch.testing.assert_close(d_query, wanted_query)
+            torch.testing.assert_close(d_value, wanted_value)
+        torch.testing.assert_close(d_key, parts[0][1][1] + parts[1][1][1], rtol=1e-5, atol=1e-5)
+
+    @STREAMS
+    def test_twice_the_same_bits(self, streams: int) -> None:
+        inputs = draw(streams, 1, 1, 70, 130, 16)
+        (outs, gradients), (other_outs, other_gradients) = (kernel_results(inputs, 1.0, splits=3) for _ in range(2))
+        for x, other in zip([*outs, *gradients], [*other_outs, *other_gradients], strict=True):
+            assert torch.equal(x, other)
+
+    @STREAMS
+    def test_inputs_stay_unchanged(self, streams: int) -> None:
+        queries, key, values, grads = draw(streams)
+        before = [x.clone() for x in (*queries, key, *values, *grads)]
+        kernel_results((queries, key, values, grads), 1.0)
+        for x, old in zip((*queries, key, *values, *grads), before, strict=True):
+            assert torch.equal(x, old)
+
+
+@pytest.mark.kernel
+@runs
+@STREAMS
+def test_allocates_nothing_of_positions_by_positions(streams: int, poisoned: list[int]) -> None:
+    kernel_results(draw(streams, queries=100, keys=130, width=16), 1.0, splits=2)
+    assert max(poisoned) <= streams * 2 * 100 * 16  # both splits' partial results
+
+
+# what is decided before a kernel runs
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_results_lie_in_memory_as_the_query_does(layout: Callable[[Tensor], Tensor]) -> None:
+    like = layout(torch.zeros(2, 3, 5, 4))
+    out = launch.empty_like_rows(like, 6)
+    assert out.shape == (2, 3, 5, 6)
+    assert not out._is_view()
+    dense = layout(torch.zeros(2, 3, 5, 6)) if layout is not strided else torch.zeros(2, 3, 5, 6)
+    assert out.stride() == dense.stride()
+
+
+def test_strides_are_made_alike_only_where_they_differ() -> None:
+    first, second = torch.zeros(2, 2, 3, 4, 5).unbind()
+    assert launch.alike([first, second])[1] is second
+    one, other = torch.zeros(1, 1, 3, 4).mT, torch.zeros(1, 2, 3, 4)[:, :1].mT
+    assert one.stride() != other.stride()  # of dimensions with one element
+    assert launch.alike([one, other])[1] is other
+    copies = launch.alike([first, feature_map(second)])
+    assert copies[0].stride() == copies[1].stride() == first.stride()
+
+
+@pytest.mark.parametrize(("width", "wanted"), [(1, 16), (16, 16), (17, 32), (64, 64), (100, 128), (128, 128)])
+def test_padded_width(width: int, wanted: int) -> None:
+    assert launch.padded(width) == wanted
