@@ -241,6 +241,18 @@ class TestKernels:
         assert relative_rms(results["out"], expected["out"]) < BOUNDS[torch.float16]
         assert relative_rms(results["value"], expected["value"]) < BOUNDS[torch.float16]
 
+    def test_float16_matrix_beyond_its_range(self, device: str) -> None:
+        inputs = draw((1, 1, 24, 130, 20), torch.float16, device)
+        inputs["query"][:] = inputs["key"][:, :, :1]  # every channel asks for channel 0 alone: its column is a sum
+        inputs["temperature"].fill_(50.0)
+        inputs["projection"][:] = 2e4 + 1e3 * inputs["projection"]
+        inputs["value"] *= 1e-3
+        expected = truth(inputs)["out"]
+        assert expected.abs().max() < 1e4
+        names = ("query", "key", "value", "temperature", "projection")
+        out = launch.forward(*(inputs[name] for name in names))[0]
+        assert relative_rms(out, expected) < BOUNDS[torch.float16]
+
     def test_sizes_of_channels_may_differ_widely(self, device: str) -> None:
         inputs = draw(SIZES["ragged"], torch.float32, device)
         sizes = torch.logspace(-8, 8, 4, device=device)[:, None]
