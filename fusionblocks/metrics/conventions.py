@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fusionblocks.metrics._inputs import Levels, gray_levels
@@ -176,8 +177,15 @@ def evaluate(
     """
     names = tuple(METRICS) if metrics is None else check_metrics(metrics)
     options = check_convention(convention).options
-    pictures = [Levels(x) for x in gray_levels(fused, infrared, visible)]  # checked once, for all metrics
-    return {name: METRICS[name].function(*pictures, **options.get(name, {})) for name in names}
+    levels = gray_levels(fused, infrared, visible)  # checked once, for all metrics
+    # on a CPU one picture at a time stays in the cache; a GPU wants the batch
+    groups = zip(*(x.split(1) for x in levels)) if levels[0].device.type == "cpu" else [levels]
+    scores: dict[str, list[Tensor]] = {name: [] for name in names}
+    for group in groups:
+        pictures = [Levels(x) for x in group]
+        for name in names:
+            scores[name].append(METRICS[name].function(*pictures, **options.get(name, {})))
+    return {name: torch.cat(parts) for name, parts in scores.items()}
 
 
 def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
