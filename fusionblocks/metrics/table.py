@@ -40,6 +40,7 @@ class MetricTable:
 
     Example:
         >>> import torch
+        >>> from fusionblocks.metrics import MetricTable
         >>> values = torch.tensor([[6.0, 0.5], [7.0, 0.75]], dtype=torch.float64)
         >>> table = MetricTable(("a.png", "b.png"), ("EN", "VIF"), values, convention="cddfuse")
         >>> table.mean
