@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks import ops
+from fusionblocks.ops.token_attention import registration
 from tests.ops.operator_tester import LargestTensor, OperatorTester, random_tensors, relative_rms
 
 
@@ -79,3 +80,58 @@ class TestSingleToken(OperatorTester):
         assert torch.equal(out, leaves["value"].expand(2, 2, 9, 3))
         assert torch.equal(leaves["query"].grad, torch.zeros(2, 2, 9, 4))
         torch.testing.assert_close(leaves["value"].grad, torch.full((2, 2, 1, 3), 9.0))
+
+
+class TestRegistered:
+    """The operators of the Triton backend, by their CPU stand-ins."""
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_opcheck_and_gradcheck(self, shared: bool) -> None:
+        tensors = random_tensors(query=(2, 2, 3, 4), key=(2, 2, 4, 9), value=(2, 2, 5, 9))
+        query, key, value = (tensor.requires_grad_() for tensor in tensors.values())
+        value = key if shared else value
+        torch.library.opcheck(registration.forward_op, (query, key, value, 0.7))
+        assert torch.autograd.gradcheck(lambda *x: registration.forward_op(*x, 0.7)[0], (query, key, value))
+        detached = (query.detach(), key.detach(), value.detach())
+        answer, denominator = registration.forward_op(*detached, 0.7)
+        arguments = (torch.randn_like(answer), *detached, answer, denominator, 0.7)
+        torch.library.opcheck(registration.backward_op, arguments)
+
+    @pytest.mark.parametrize("case", [shapes(2, 2, 7, 3, 4, 5), shapes(1, 2, 3, 150, 4, 4), shapes(1, 1, 150, 9, 4, 5)])
+    def test_the_backend_equals_the_formula(self, case: dict[str, tuple[int, ...]]) -> None:
+        tensors = random_tensors(**case)
+        for scale in (None, 2):
+            out = registration.token_attention(**tensors, scale=scale)
+            assert relative_rms(out, formula(**tensors, scale=scale)) < 1e-12
+
+    @pytest.mark.parametrize("case", [shapes(2, 2, 7, 3, 4, 5), shapes(1, 2, 3, 150, 4, 4)])
+    def test_compiles_and_exports(self, case: dict[str, tuple[int, ...]]) -> None:
+        tensors = {name: tensor.float() for name, tensor in random_tensors(**case).items()}
+        torch.compiler.reset()
+        run = registration.token_attention
+        gradients = []
+        for function in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
+            leaves = [tensor.clone().requires_grad_() for tensor in tensors.values()]
+            gradients.append(torch.autograd.grad(function(*leaves).square().sum(), leaves))
+        torch.testing.assert_close(gradients[1], gradients[0])
+
+        class Attend(torch.nn.Module):
+            def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+                return run(query, key, value)
+
+        program = torch.export.export(Attend(), tuple(tensors.values()))
+        torch.testing.assert_close(program.module()(*tensors.values()), run(**tensors))
+
+
+class TestFewQueries:
+    def test_the_maps_are_taken_as_they_lie(self) -> None:
+        pixels = torch.rand(1, 1, 16, 2000).mT
+        with LargestTensor() as largest:
+            ops.token_attention(torch.rand(1, 1, 4, 16), pixels, pixels)
+        assert largest.elements == pixels.numel()  # a view; no second map
+
+    def test_weights_stay_below_the_maps(self) -> None:
+        pixels = torch.rand(1, 1, 700, 16)
+        with LargestTensor() as largest:
+            ops.token_attention(torch.rand(1, 1, 600, 16), pixels, pixels)
+        assert largest.elements <= pixels.numel()

@@ -232,7 +232,7 @@ def backward(
     batch, groups, width, pixels = image.shape
     heads, tokens, value_width = value.shape[2:]
     d_image = empty_map(image, width)
-    tiles = tile_sizes(image, tokens, width, value_width)
+    tiles = tile_sizes(image, tokens, width, value_width, backward=True)
     channel_tiles, value_tiles = triton.cdiv(width, tiles["BC"]), triton.cdiv(value_width, tiles["BE"])
     pixel_tiles = triton.cdiv(pixels, tiles["BN"])
     options = {**tiles, "NC": channel_tiles, "NE": value_tiles, "HAS_BIAS": bias is not None, **arithmetic(image)}
@@ -262,20 +262,28 @@ def split(tiles: int, others: int) -> tuple[int, int]:
     return triton.cdiv(tiles, each), each
 
 
-def tile_sizes(image: Tensor, tokens: int, width: int, value_width: int) -> dict[str, int]:
-    """Return the sizes of tiles and the warps that work on one, such that its operands fit in shared memory."""
-    block = max(16, triton.next_power_of_2(tokens))
+def tile_sizes(image: Tensor, tokens: int, width: int, value_width: int, backward: bool = False) -> dict[str, int]:
+    """Return the sizes of tiles and the warps that work on one, such that they fit in registers and shared memory."""
     wide = image.dtype == torch.float32
-    widest = 64 if wide and block == 128 else 128
+    block = max(16, triton.next_power_of_2(tokens))
+    widest = 64 if block == 128 or backward and (wide or block == 64) else 128
     channels, values = (min(widest, max(16, triton.next_power_of_2(size))) for size in (width, value_width))
-    pixels = 64 if wide or max(channels, values, block) == 128 else 128
-    if wide and block == 128:
-        pixels = 32
-    return {"BN": pixels, "BT": block, "BC": channels, "BE": values, "num_warps": 4, "num_stages": 1}
+    large = block >= 64 or wide and max(channels, values) >= 64
+    return {
+        "BN": 32 if wide and block >= 64 else 64,
+        "BT": block,
+        "BC": channels,
+        "BE": values,
+        "num_warps": 8 if large else 4,
+        "num_stages": 1,
+    }
 
 
 def arithmetic(image: Tensor) -> dict[str, str | bool]:
-    """Return the compile-time switches of the products."""
+    """Return the compile-time switches of products and sums."""
     # the interpreter multiplies the raw bits of bfloat16
     upcast = not isinstance(dot, triton.runtime.JITFunction) and image.dtype == torch.bfloat16
-    return {"PRECISION": _triton.input_precision(), "UPCAST": upcast}
+    # Three TF32 products of the halves of a float32 keep 22 of its 24 bits, on the matrix units. Without these a tile's
+    # operands would not fit in registers.
+    precision = "tf32" if _triton.input_precision() == "tf32" else "tf32x3"
+    return {"PRECISION": precision, "UPCAST": upcast, "enable_fp_fusion": True}

@@ -97,9 +97,9 @@ def combine_kernel(
     m_e = o_e < E
     p_parts = i_bh * NS * T + i_t
 
-    o_s = tl.arange(0, BS * NB)
+    o_all = tl.arange(0, BS * NB)
     # (BS NB,)
-    b_max = tl.max(tl.load(p_max + p_parts + o_s * T, o_s < NS, float("-inf")), 0)
+    b_max = tl.max(tl.load(p_max + p_parts + o_all * T, o_all < NS, float("-inf")), 0)
     b_out = tl.zeros((BE,), tl.float32)
     b_total = tl.zeros((BS,), tl.float32)
     for i_b in range(NB):
@@ -191,7 +191,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Te
     rows = min(32, triton.next_power_of_2(splits))
     combine_kernel[(batch * heads * tokens * value_tiles,)](
         sums, largest, denominators, answer, logarithms, tokens, value_width, splits, value_tiles,
-        BS=rows, NB=triton.next_power_of_2(triton.cdiv(splits, rows)), BE=tiles["BE"],
+        BS=rows, NB=triton.next_power_of_2(triton.cdiv(splits, rows)), BE=tiles["BE"], enable_fp_fusion=True,
     )  # fmt: skip
     return answer, logarithms
 
@@ -204,7 +204,7 @@ def backward(
     value_width, pixels = value.shape[2:]
     delta = (gradient.float() * answer.float()).sum(-1)
     d_key, d_value = empty_map(key, width), empty_map(value, value_width)
-    tiles = tile_sizes(query, tokens, width, value_width)
+    tiles = tile_sizes(query, tokens, width, value_width, backward=True)
     channel_tiles, value_tiles = triton.cdiv(width, tiles["BC"]), triton.cdiv(value_width, tiles["BE"])
     pixel_tiles, columns = triton.cdiv(pixels, tiles["BN"]), max(channel_tiles, value_tiles)
     splits, tiles_a_split = split(pixel_tiles, batch * heads * columns)
