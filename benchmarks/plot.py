@@ -1,0 +1,77 @@
+"""Draw the tracked tables: how many times faster than the published formulation each implementation is.
+
+python -m benchmarks.plot --output plots
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import harness, report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
+BAR = 0.2  # inches
+
+
+def draw(rows: report.Rows) -> Figure:
+    """Draw a group of bars a case and a bar an implementation, times faster than published, on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    cases = report.cases(rows)
+    names = list(dict.fromkeys(row["implementation"] for row in rows if row["implementation"] != report.PUBLISHED))
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+    bars = sum(len(case) - 1 for case in cases) + len(cases)
+    figure = Figure(figsize=(8, BAR * bars + 1.2), layout="constrained")
+    axes = figure.subplots()
+    place, ticks, labels = 0.0, [], []
+    for case in cases:
+        top = place
+        for name in (name for name in names if name in case):
+            faster = float(case[name]["times_faster"])
+            axes.barh(place, faster, color=colours[name], label=name)
+            axes.annotate(f" {faster:.2g}×", (max(faster, 1), place), va="center", fontsize=7)
+            place += 1
+        ticks.append((top + place - 1) / 2)
+        labels.append(title(next(iter(case.values()))))
+        place += 1
+    axes.set_yticks(ticks, labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="#333333", linewidth=1)
+    axes.set_xlabel("times faster than the published formulation")
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(names), fontsize=8)
+    return figure
+
+
+def title(row: report.Row) -> str:
+    """Return a case in a few words."""
+    backward = " and backward" if "backward" in row["passes"] else ""
+    return f"{row['name']} {row['precision']}{backward}\n{row['shapes']}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=harness.RESULTS, help="folder of the tables")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    options = parser.parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for suite in report.SUITES:
+        for place in report.PLACES:
+            rows = report.read(suite, place, options.results)
+            if rows:
+                file = options.output / f"{suite}_{place}.png"
+                draw(rows).savefig(file, dpi=150)
+                print(file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
