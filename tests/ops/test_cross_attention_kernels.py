@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fusionblocks import ops
 from fusionblocks.ops.cross_attention import launch
+from fusionblocks.ops.cross_attention import registration as single
+from fusionblocks.ops.dual_cross_attention import registration as dual
 from tests.ops.operator_tester import relative_rms
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -280,3 +283,76 @@ def test_strides_are_made_alike_only_where_they_differ() -> None:
 @pytest.mark.parametrize(("width", "wanted"), [(1, 16), (16, 16), (17, 32), (64, 64), (100, 128), (128, 128)])
 def test_padded_width(width: int, wanted: int) -> None:
     assert launch.padded(width) == wanted
+
+
+# on a GPU alone
+
+
+@pytest.mark.gpu
+class TestOnAGPU:
+    @STREAMS
+    @DTYPES
+    @pytest.mark.parametrize("layout", [rows, feature_map, channels_last])
+    def test_many_positions(self, streams: int, dtype: torch.dtype, layout: Callable[[Tensor], Tensor]) -> None:
+        compare(draw(streams, 1, 2, 2000, 4801, 64, dtype=dtype, layout=layout))
+
+    @STREAMS
+    def test_unscaled_feature_maps(self, streams: int) -> None:
+        compare(draw(streams, 1, 1, 4800, 4800, 64, layout=feature_map), scale=1.0, bound=1e-4)
+
+    @STREAMS
+    def test_tf32_where_pytorch_allows_it(self, streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
+        compare(draw(streams, 1, 1, 1000, 1500, 64), bound=2e-3)
+
+    @STREAMS
+    @DTYPES
+    def test_twice_the_same_bits(self, streams: int, dtype: torch.dtype) -> None:
+        inputs = draw(streams, 1, 1, 4800, 4800, 64, dtype=dtype, layout=feature_map)
+        first, second = (kernel_results(inputs, 1.0) for _ in range(2))
+        for xs, others in zip(first, second, strict=True):
+            assert all(torch.equal(x, other) for x, other in zip(xs, others, strict=True))
+
+    @STREAMS
+    def test_peak_memory_is_linear(self, streams: int) -> None:
+        inputs = draw(streams, 1, 1, 16384, 16384, 64, dtype=torch.bfloat16, layout=feature_map)
+        kernel_results(inputs, 1.0)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        results = kernel_results(inputs, 1.0)
+        torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated() - before
+        allowed = 16384 * 64 * 2 * (5 + launch.MOST_SPLITS * 4) * streams  # results, gradients, partial results
+        assert peak < allowed < 16384 * 16384 * 2
+        assert all(torch.isfinite(x).all() for xs in results for x in xs)
+
+    @STREAMS
+    def test_registration(self, streams: int) -> None:
+        module = single if streams == 1 else dual
+        queries, key, values, grads = draw(streams, 2, 2, 33, 45, 16)
+        inputs = [x.requires_grad_() for x in (*queries, key, *values)]
+        torch.library.opcheck(module.forward_op, (*inputs, 0.7))
+        *outs, lse = module.forward_op(*inputs, 0.7)
+        tensors = (*grads, *inputs, *outs, lse)
+        torch.library.opcheck(module.backward_op, (*(x.detach() for x in tensors), 0.7))
+
+    def test_both_devices_lay_results_out_alike(self) -> None:
+        queries, key, values, _ = draw(2, 2, 2, 33, 45, 16, layout=feature_map)
+        on_gpu = dual.forward_op(*queries, key, *values, 0.7)
+        on_cpu = dual.forward_op(*(x.cpu() for x in (*queries, key, *values)), 0.7)
+        for x, other in zip(on_gpu, on_cpu, strict=True):
+            assert x.stride() == other.stride()
+            torch.testing.assert_close(x.cpu(), other, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_by_the_public_function(self, compiled: bool) -> None:
+        queries, key, values, _ = draw(2, 1, 1, 300, 310, 64, layout=feature_map)
+        assert "runs on triton" in ops.explain("dual_cross_attention", *queries, key, *values)
+        run = torch.compile(ops.dual_cross_attention, fullgraph=True) if compiled else ops.dual_cross_attention
+        for out, true_out in zip(
+            run(*queries, key, *values, scale=0.1),
+            formula([x.double() for x in queries], key.double(), [x.double() for x in values], 0.1),
+            strict=True,
+        ):
+            assert relative_rms(out, true_out) < BOUNDS[torch.float32]

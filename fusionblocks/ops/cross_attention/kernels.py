@@ -194,23 +194,33 @@ def delta_kernel(p_o, p_do, p_delta, H, NQ, o_strides, do_strides,
 
 
 @triton.jit
-def _collect(p_q, p_do, p_lse, p_delta, b_k, b_v, b_dk, b_dv, i_m, NQ, factor, o_d, o_e, q_strides, do_strides,
-             D: tl.constexpr, DV: tl.constexpr, BM: tl.constexpr, PREC: tl.constexpr, UPCAST: tl.constexpr):
-    """Add to a key tile's gradients what one tile of one stream's queries asks for; transposed, (BN, BM) throughout."""
-    o_m = i_m + tl.arange(0, BM)
-    m_m = o_m < NQ
-    b_q = _load(p_q, i_m, NQ, o_d, q_strides, D, BM, b_k.shape[1], True)  # (BM, BD)
-    b_do = _load(p_do, i_m, NQ, o_e, do_strides, DV, BM, b_v.shape[1], True)  # (BM, BDV)
-    b_lse = tl.load(p_lse + o_m, mask=m_m, other=float("inf"))  # (BM,); weight 0 beyond Nq
-    b_delta = tl.load(p_delta + o_m, mask=m_m, other=0.0)
-    b_zero = tl.zeros((b_k.shape[0], BM), tl.float32)
-    b_s = _dot(b_k, tl.trans(b_q), b_zero, PREC, UPCAST)
-    b_p = tl.exp2(b_s * factor - b_lse[None, :])
-    b_dv = _dot(b_p.to(b_do.dtype), b_do, b_dv, PREC, UPCAST)  # (BN, BDV)
-    b_dp = _dot(b_v, tl.trans(b_do), b_zero, PREC, UPCAST)
-    b_ds = b_p * (b_dp - b_delta[None, :])
-    b_dk = _dot(b_ds.to(b_q.dtype), b_q, b_dk, PREC, UPCAST)  # (BN, BD)
-    return b_dk, b_dv
+def _collect(p_q, p_do, p_lse, p_delta, p_v, p_dv, b_k, b_dk, i_n, NQ, NK, factor,
+             q_strides, do_strides, v_strides, dv_strides,
+             D: tl.constexpr, DV: tl.constexpr, BM: tl.constexpr, BDV: tl.constexpr,
+             PREC: tl.constexpr, UPCAST: tl.constexpr):
+    """Add what all queries of one stream ask for to a key tile's gradient, and store its values'."""
+    BN: tl.constexpr = b_k.shape[0]
+    BD: tl.constexpr = b_k.shape[1]
+    o_d = tl.arange(0, BD)
+    o_e = tl.arange(0, BDV)
+    b_v = _load(p_v, i_n, NK, o_e, v_strides, DV, BN, BDV, True)  # (BN, BDV)
+    b_dv = tl.zeros((BN, BDV), tl.float32)
+    b_zero = tl.zeros((BN, BM), tl.float32)
+    for i_m in range(0, NQ, BM):
+        o_m = i_m + tl.arange(0, BM)
+        m_m = o_m < NQ
+        b_q = _load(p_q, i_m, NQ, o_d, q_strides, D, BM, BD, True)  # (BM, BD)
+        b_do = _load(p_do, i_m, NQ, o_e, do_strides, DV, BM, BDV, True)  # (BM, BDV)
+        b_lse = tl.load(p_lse + o_m, mask=m_m, other=float("inf"))  # (BM,); weight 0 beyond Nq
+        b_delta = tl.load(p_delta + o_m, mask=m_m, other=0.0)
+        b_s = _dot(b_k, tl.trans(b_q), b_zero, PREC, UPCAST)  # (BN, BM), as all that follows
+        b_p = tl.exp2(b_s * factor - b_lse[None, :])
+        b_dv = _dot(b_p.to(b_do.dtype), b_do, b_dv, PREC, UPCAST)  # (BN, BDV)
+        b_dp = _dot(b_v, tl.trans(b_do), b_zero, PREC, UPCAST)
+        b_ds = b_p * (b_dp - b_delta[None, :])
+        b_dk = _dot(b_ds.to(b_q.dtype), b_q, b_dk, PREC, UPCAST)  # (BN, BD)
+    _store(p_dv, b_dv, i_n, NK, o_e, dv_strides, DV, BN)
+    return b_dk
 
 
 @triton.jit
@@ -226,40 +236,21 @@ def key_value_gradient_kernel(p_qa, p_qb, p_k, p_va, p_vb, p_doa, p_dob, p_lse, 
     i_n = (tl.program_id(0) % n_n) * BN
     i_bh = tl.program_id(0) // n_n
     o_d = tl.arange(0, BD)
-    o_e = tl.arange(0, BDV)
-
-    p_k += _head(i_bh, H, k_strides)
-    o_v = _head(i_bh, H, v_strides)
-    b_k = _load(p_k, i_n, NK, o_d, k_strides, D, BN, BD, True)  # (BN, BD)
-    b_va = _load(p_va + o_v, i_n, NK, o_e, v_strides, DV, BN, BDV, True)  # (BN, BDV)
-    b_dk = tl.zeros((BN, BD), tl.float32)
-    b_dva = tl.zeros((BN, BDV), tl.float32)
-    if DUAL:
-        b_vb = _load(p_vb + o_v, i_n, NK, o_e, v_strides, DV, BN, BDV, True)
-        b_dvb = tl.zeros((BN, BDV), tl.float32)
-
     o_q = _head(i_bh, H, q_strides)
+    o_v = _head(i_bh, H, v_strides)
     o_do = _head(i_bh, H, do_strides)
-    p_la = p_lse + i_bh.to(tl.int64) * NQ
-    p_ea = p_delta + i_bh.to(tl.int64) * NQ
-    p_lb = p_lse + (BH + i_bh).to(tl.int64) * NQ
-    p_eb = p_delta + (BH + i_bh).to(tl.int64) * NQ
-    for i_m in range(0, NQ, BM):
-        b_dk, b_dva = _collect(
-            p_qa + o_q, p_doa + o_do, p_la, p_ea, b_k, b_va, b_dk, b_dva, i_m, NQ, factor, o_d, o_e,
-            q_strides, do_strides, D, DV, BM, PREC, UPCAST,
-        )
-        if DUAL:
-            b_dk, b_dvb = _collect(
-                p_qb + o_q, p_dob + o_do, p_lb, p_eb, b_k, b_vb, b_dk, b_dvb, i_m, NQ, factor, o_d, o_e,
-                q_strides, do_strides, D, DV, BM, PREC, UPCAST,
-            )
-
     o_dv = _head(i_bh, H, dv_strides)
-    _store(p_dk + _head(i_bh, H, dk_strides), b_dk * scale, i_n, NK, o_d, dk_strides, D, BN)
-    _store(p_dva + o_dv, b_dva, i_n, NK, o_e, dv_strides, DV, BN)
+    o_row = i_bh.to(tl.int64) * NQ
+
+    b_k = _load(p_k + _head(i_bh, H, k_strides), i_n, NK, o_d, k_strides, D, BN, BD, True)  # (BN, BD)
+    b_dk = tl.zeros((BN, BD), tl.float32)
+    b_dk = _collect(p_qa + o_q, p_doa + o_do, p_lse + o_row, p_delta + o_row, p_va + o_v, p_dva + o_dv, b_k, b_dk,
+                    i_n, NQ, NK, factor, q_strides, do_strides, v_strides, dv_strides, D, DV, BM, BDV, PREC, UPCAST)
     if DUAL:
-        _store(p_dvb + o_dv, b_dvb, i_n, NK, o_e, dv_strides, DV, BN)
+        o_row = (BH + i_bh).to(tl.int64) * NQ
+        b_dk = _collect(p_qb + o_q, p_dob + o_do, p_lse + o_row, p_delta + o_row, p_vb + o_v, p_dvb + o_dv, b_k, b_dk,
+                        i_n, NQ, NK, factor, q_strides, do_strides, v_strides, dv_strides, D, DV, BM, BDV, PREC, UPCAST)
+    _store(p_dk + _head(i_bh, H, dk_strides), b_dk * scale, i_n, NK, o_d, dk_strides, D, BN)
 
 
 @triton.jit

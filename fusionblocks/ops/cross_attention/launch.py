@@ -30,19 +30,27 @@ class Tiles:
     stages: int
 
 
-# By bytes of a number and padded width, whichever of d and dv is larger. Not tuned by the number of positions: the
-# result of one shape does not depend on what ran before.
+# By multiplication (see ``product``) and padded width, whichever of d and dv is larger. The largest tiles that, for two
+# streams, spill next to no registers (32 bytes, 160 at 128 in three TF32 products) and fit into the 99 KiB of shared
+# memory of every device from compute capability 8.0 on, "wgmma" into Hopper's 227. They depend neither on the number of
+# positions nor on what ran before.
 FORWARD = {
-    2: {16: Tiles(64, 64, 4, 3), 32: Tiles(64, 64, 4, 3), 64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 8, 2)},
-    4: {16: Tiles(64, 32, 4, 3), 32: Tiles(64, 32, 4, 3), 64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2)},
+    "half": {16: Tiles(64, 64, 4, 3), 32: Tiles(64, 64, 4, 3), 64: Tiles(64, 32, 4, 3), 128: Tiles(64, 32, 8, 3)},
+    "wgmma": {16: Tiles(64, 64, 4, 3), 32: Tiles(64, 64, 4, 3), 64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2)},
+    "tf32": {16: Tiles(64, 32, 4, 3), 32: Tiles(64, 32, 4, 3), 64: Tiles(64, 32, 4, 2), 128: Tiles(64, 16, 8, 2)},
+    "tf32x3": {16: Tiles(64, 32, 4, 2), 32: Tiles(64, 32, 4, 2), 64: Tiles(64, 16, 4, 2), 128: Tiles(16, 16, 4, 2)},
 }
 KEY_VALUE_GRADIENT = {
-    2: {16: Tiles(64, 64, 4, 2), 32: Tiles(64, 64, 4, 2), 64: Tiles(32, 64, 4, 2), 128: Tiles(32, 64, 8, 1)},
-    4: {16: Tiles(32, 64, 4, 2), 32: Tiles(32, 64, 4, 2), 64: Tiles(32, 32, 4, 1), 128: Tiles(16, 32, 8, 1)},
+    "half": {16: Tiles(64, 64, 4, 2), 32: Tiles(64, 64, 4, 2), 64: Tiles(32, 64, 4, 2), 128: Tiles(32, 64, 8, 2)},
+    "wgmma": {16: Tiles(64, 64, 4, 2), 32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 4, 2), 128: Tiles(32, 64, 8, 2)},
+    "tf32": {16: Tiles(32, 64, 4, 2), 32: Tiles(32, 64, 4, 2), 64: Tiles(16, 64, 4, 2), 128: Tiles(16, 32, 4, 1)},
+    "tf32x3": {16: Tiles(32, 32, 4, 2), 32: Tiles(32, 32, 4, 2), 64: Tiles(16, 32, 4, 1), 128: Tiles(16, 16, 4, 1)},
 }
 QUERY_GRADIENT = {
-    2: {16: Tiles(64, 64, 4, 2), 32: Tiles(64, 64, 4, 2), 64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 8, 1)},
-    4: {16: Tiles(64, 32, 4, 2), 32: Tiles(64, 32, 4, 2), 64: Tiles(32, 32, 4, 1), 128: Tiles(32, 16, 8, 1)},
+    "half": {16: Tiles(64, 64, 4, 2), 32: Tiles(64, 64, 4, 2), 64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 8, 1)},
+    "wgmma": {16: Tiles(64, 64, 4, 2), 32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 8, 2)},
+    "tf32": {16: Tiles(64, 32, 4, 2), 32: Tiles(64, 32, 4, 2), 64: Tiles(64, 16, 4, 2), 128: Tiles(32, 16, 4, 1)},
+    "tf32x3": {16: Tiles(32, 32, 4, 2), 32: Tiles(32, 32, 4, 2), 64: Tiles(32, 16, 4, 1), 128: Tiles(16, 16, 8, 1)},
 }
 
 
@@ -182,7 +190,7 @@ class _Call:
         queries: Sequence[Tensor],
         key: Tensor,
         values: Sequence[Tensor],
-        table: dict[int, dict[int, Tiles]],
+        table: dict[str, dict[int, Tiles]],
         interpreting: bool,
     ) -> None:
         self.query, self.key, self.value = alike(queries), key, alike(values)
@@ -192,18 +200,28 @@ class _Call:
         self.queries, self.value_width = queries[0].shape[2], values[0].shape[-1]
         self.options: dict[str, Any] = {} if interpreting else {"enable_fp_fusion": True}
         self.upcast = interpreting and key.dtype == torch.bfloat16
+        self.product = product(key.dtype, key.device)
         self.use(table)
 
-    def use(self, table: dict[int, dict[int, Tiles]]) -> None:
+    def use(self, table: dict[str, dict[int, Tiles]]) -> None:
         widest = padded(max(self.width, self.value_width))
-        self.tiles = table[self.key.element_size()][widest]
+        self.tiles = table[self.product][widest]
 
     @property
     def constants(self) -> dict[str, Any]:
+        """Return the constants and launch options that the three large kernels have in common."""
         return {
-            **constants(self.tiles, self.width, self.value_width, self.key.dtype),
-            **self.options,
+            "D": self.width,
+            "DV": self.value_width,
+            "BM": self.tiles.queries,
+            "BN": self.tiles.keys,
+            "BD": padded(self.width),
+            "BDV": padded(self.value_width),
+            "PREC": self.product if self.key.dtype == torch.float32 else "ieee",
             "UPCAST": self.upcast,
+            "num_warps": self.tiles.warps,
+            "num_stages": self.tiles.stages,
+            **self.options,
         }
 
     @property
@@ -219,23 +237,16 @@ class _Call:
         return tensors[0], tensors[-1]
 
 
-def constants(tiles: Tiles, width: int, value_width: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the constants and launch options that the three large kernels have in common."""
-    precision = "ieee"  # products of float16 and bfloat16 are exact in any case
+def product(dtype: torch.dtype, device: torch.device) -> str:
+    """Return how matrices are multiplied: a row of the tables.
+
+    Float32's accuracy, up to a small factor, comes from three TF32 products: those run on the matrix units, which an
+    exact product does not use.
+    """
     if dtype == torch.float32:
-        # three TF32 products: float32's accuracy up to a small factor, on the matrix units, which ieee does not use
-        precision = "tf32" if _triton.input_precision() == "tf32" else "tf32x3"
-    return {
-        "D": width,
-        "DV": value_width,
-        "BM": tiles.queries,
-        "BN": tiles.keys,
-        "BD": padded(width),
-        "BDV": padded(value_width),
-        "PREC": precision,
-        "num_warps": tiles.warps,
-        "num_stages": tiles.stages,
-    }
+        return "tf32" if _triton.input_precision() == "tf32" else "tf32x3"
+    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
+    return "wgmma" if hopper else "half"
 
 
 def _ceil(a: int, b: int) -> int:
