@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"\w+(Error|Warning)"),
 ]
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,7 @@ def write_all(docs: Path) -> None:
     (api / "conventions_table.md").write_text(conventions_table())
     write_pictures(api)
     write_comparison(api)
+    write_performance(api)
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------
@@ -296,6 +298,22 @@ def write_comparison(api: Path) -> None:
             evaluator.update(*(picture.clamp(0, 1)[None] for picture in (fused, infrared, visible)))
     tables = {method: evaluator.compute() for method, evaluator in evaluators.items()}
     Comparison(tables).plot(api / "comparison.png")
+
+
+def write_performance(api: Path) -> None:
+    """Write the benchmarks' newest rows as tables, and plots of them, from the tracked files."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from benchmarks import plot, report
+
+    for suite in report.SUITES:
+        for place in report.PLACES:
+            text = report.page(suite, place)
+            rows = report.read(suite, place)
+            if rows:
+                name = f"{suite}_{place}.png"
+                plot.draw(rows).savefig(api / name, dpi=150)
+                text += f"\n![Times faster than the published formulation, each case](/api/{name})\n"
+            (api / f"{suite}_{place}.md").write_text(text)
 
 
 if __name__ == "__main__":  # the README's picture, which is tracked
