@@ -186,18 +186,22 @@ class TestAgainstTheFormula:
     @STREAMS
     @pytest.mark.parametrize("size", [10.0, -10.0, 100.0])
     def test_large_logits(self, streams: int, size: float) -> None:
-        """Logits of hundreds and thousands lose as much as in PyTorch's float32, and nothing is infinite."""
+        """Nothing is infinite, and no more is lost than PyTorch's float32 loses or the rounding of the logits costs.
+
+        The backward pass computes the logits anew: an error of one rounding in them is one in every weight.
+        """
         queries, key, values, grads = draw(streams, queries=40, keys=70, width=32)
         inputs = ([size * query for query in queries], key, values, grads)
         logits = inputs[0][0] @ key.mT
         assert logits.abs().max() > 15 * abs(size)
+        rounding = torch.finfo(torch.float32).eps * logits.abs().max().item()
         wanted = true_results(inputs, 1.0)
         plain = true_results(inputs, 1.0, torch.float32)
         actual = kernel_results(inputs, 1.0, splits=2)
         for xs, plain_xs, wanted_xs in zip(actual, plain, wanted, strict=True):
             for x, plain_x, wanted_x in zip(xs, plain_xs, wanted_xs, strict=True):
                 assert torch.isfinite(x).all()
-                assert relative_rms(x, wanted_x) < 4 * relative_rms(plain_x, wanted_x) + 1e-5
+                assert relative_rms(x, wanted_x) < 4 * relative_rms(plain_x, wanted_x) + rounding
 
     @STREAMS
     @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")  # in rows beyond the last key
