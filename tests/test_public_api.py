@@ -92,7 +92,15 @@ IMAGE = {
     "write_image",
     "ycbcr_to_rgb",
 }
-OPS = {"backend", "channel_attention", "cross_attention", "dual_cross_attention", "token_attention"}
+OPS = {
+    "backend",
+    "channel_attention",
+    "cross_attention",
+    "dual_cross_attention",
+    "explain",
+    "folded_token_attention",
+    "token_attention",
+}
 DATA = {"SyntheticScene", "match_folders", "pair_folders", "synthetic_scene"}
 METRICS = {
     "CONVENTIONS",

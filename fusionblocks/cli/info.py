@@ -67,7 +67,8 @@ def env() -> None:
     rows["cpu threads"] = str(torch.get_num_threads())
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     rows["cuda"] = f"{torch.version.cuda}: {', '.join(cuda)}" if cuda else "no device"
-    for operator in ("channel_attention", "cross_attention", "dual_cross_attention", "token_attention"):
+    operators = "channel_attention cross_attention dual_cross_attention folded_token_attention token_attention"
+    for operator in operators.split():
         rows[operator] = ops.explain(operator)
     table = Table(show_header=False, box=None)
     for name, value in rows.items():

@@ -15,7 +15,7 @@ from fusionblocks import ops
 from fusionblocks.ops import _backend
 from fusionblocks.ops._backend import Backend, Operator
 
-NAMES = ["channel_attention", "cross_attention", "dual_cross_attention", "token_attention"]
+NAMES = ["channel_attention", "cross_attention", "dual_cross_attention", "folded_token_attention", "token_attention"]
 
 
 def refuse(tensors: Sequence[Tensor]) -> str | None:

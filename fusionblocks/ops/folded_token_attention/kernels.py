@@ -266,11 +266,13 @@ def tile_sizes(image: Tensor, tokens: int, width: int, value_width: int, backwar
     """Return the sizes of tiles and the warps that work on one, such that they fit in registers and shared memory."""
     wide = image.dtype == torch.float32
     block = max(16, triton.next_power_of_2(tokens))
-    widest = 64 if block == 128 or backward and (wide or block == 64) else 128
+    widest = 64 if block == 128 or backward and block == 64 else 128
+    if backward and wide:
+        widest = 32
     channels, values = (min(widest, max(16, triton.next_power_of_2(size))) for size in (width, value_width))
     large = block >= 64 or wide and max(channels, values) >= 64
     return {
-        "BN": 32 if wide and block >= 64 else 64,
+        "BN": 32 if wide and (backward or block >= 64) else 64,
         "BT": block,
         "BC": channels,
         "BE": values,
