@@ -23,6 +23,7 @@ BAR = 0.2  # inches
 def draw(rows: report.Rows) -> Figure:
     """Draw a group of bars a case and a bar an implementation, times faster than published, on a logarithmic axis."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     cases = report.cases(rows)
     names = list(dict.fromkeys(row["implementation"] for row in rows if row["implementation"] != report.PUBLISHED))
@@ -35,7 +36,7 @@ def draw(rows: report.Rows) -> Figure:
         top = place
         for name in (name for name in names if name in case):
             faster = float(case[name]["times_faster"])
-            axes.barh(place, faster, color=colours[name], label=name)
+            axes.barh(place, faster - 1, left=1, color=colours[name], label=name)
             axes.annotate(f" {faster:.2g}×", (max(faster, 1), place), va="center", fontsize=7)
             place += 1
         ticks.append((top + place - 1) / 2)
@@ -43,7 +44,10 @@ def draw(rows: report.Rows) -> Figure:
         place += 1
     axes.set_yticks(ticks, labels, fontsize=7)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    axes.set_xscale("log", subs=())
+    axes.margins(x=0.12, y=0.02)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}×")
     axes.axvline(1, color="#333333", linewidth=1)
     axes.set_xlabel("times faster than the published formulation")
     handles = dict(zip(*reversed(axes.get_legend_handles_labels())))

@@ -33,6 +33,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[measuring.Worke
 
     threads = torch.get_num_threads()
     monkeypatch.setattr(run, "workers", workers)
+    monkeypatch.setitem(measuring.COPY_BYTES, "cpu", 2**20)
     yield measuring.Workers(Here(), Here())
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
