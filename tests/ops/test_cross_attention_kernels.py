@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +113,17 @@ def compare(inputs: Inputs, scale: float | None = None, splits: int | None = Non
             assert gradient.abs().max() < bound
         else:
             assert relative_rms(gradient, true_gradient) < bound
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    switch = torch.backends.cuda.matmul
+    before = switch.fp32_precision
+    switch.fp32_precision = precision
+    try:
+        yield
+    finally:
+        switch.fp32_precision = before
 
 
 @pytest.fixture
@@ -289,6 +302,46 @@ def test_padded_width(width: int, wanted: int) -> None:
     assert launch.padded(width) == wanted
 
 
+@pytest.mark.parametrize(
+    ("programs", "key_tiles", "wanted"),
+    [
+        (75, 75, 3),  # 132 processors take 264 programs at a time
+        (264, 75, 1),
+        (265, 1000, 1),
+        (10, 9, 2),  # no split of fewer than four tiles
+        (1, 3, 1),
+        (1, 1000, launch.MOST_SPLITS),
+    ],
+)
+def test_keys_are_split_where_queries_leave_processors_idle(
+    programs: int, key_tiles: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    assert launch._splits(programs, key_tiles, torch.device("cuda")) == wanted
+    assert launch._splits(programs, key_tiles, torch.device("cpu")) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "major", "switch", "wanted"),
+    [
+        (torch.float32, 9, "ieee", "tf32x3"),
+        (torch.float32, 9, "none", "tf32x3"),
+        (torch.float32, 9, "tf32", "tf32"),
+        (torch.bfloat16, 9, "tf32", "wgmma"),
+        (torch.float16, 9, "ieee", "wgmma"),
+        (torch.bfloat16, 8, "ieee", "half"),
+        (torch.bfloat16, 12, "ieee", "half"),
+    ],
+)
+def test_products(dtype: torch.dtype, major: int, switch: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, 0))
+    with matmul_precision(switch):
+        assert launch.product(dtype, torch.device("cuda")) == wanted
+    for table in (launch.FORWARD, launch.KEY_VALUE_GRADIENT, launch.QUERY_GRADIENT):
+        assert set(table[wanted]) == {16, 32, 64, 128}
+
+
 # on a GPU alone
 
 
@@ -305,9 +358,9 @@ class TestOnAGPU:
         compare(draw(streams, 1, 1, 4800, 4800, 64, layout=feature_map), scale=1.0, bound=1e-4)
 
     @STREAMS
-    def test_tf32_where_pytorch_allows_it(self, streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
-        compare(draw(streams, 1, 1, 1000, 1500, 64), bound=2e-3)
+    def test_tf32_where_pytorch_allows_it(self, streams: int) -> None:
+        with matmul_precision("tf32"):
+            compare(draw(streams, 1, 1, 1000, 1500, 64), bound=2e-3)
 
     @STREAMS
     @DTYPES

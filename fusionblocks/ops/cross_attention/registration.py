@@ -17,6 +17,8 @@ from fusionblocks.ops import _triton
 from fusionblocks.ops.cross_attention import launch
 from fusionblocks.ops.cross_attention.launch import empty_like_rows
 
+# results lie in memory as the query does: a compiler must not lay it out anew in between
+STRIDES = (torch.Tag.needs_exact_strides,)
 ROWS = 1024  # queries at a time, where the stand-ins hold the weights of all keys
 
 
@@ -36,14 +38,14 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | No
     return forward_op(query, key, value, query.shape[-1] ** -0.5 if scale is None else float(scale))[0]
 
 
-@torch.library.custom_op("fusionblocks::cross_attention_forward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("fusionblocks::cross_attention_forward", mutates_args=(), device_types="cuda", tags=STRIDES)
 def forward_op(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Return ``softmax(scale * query @ key.T) @ value`` and, to base 2, the logarithm of its partition sums."""
     (out,), lse = launch.forward([query], key, [value], scale)
     return out, lse
 
 
-@torch.library.custom_op("fusionblocks::cross_attention_backward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("fusionblocks::cross_attention_backward", mutates_args=(), device_types="cuda", tags=STRIDES)
 def backward_op(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:

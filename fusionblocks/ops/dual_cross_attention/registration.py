@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusionblocks.ops.cross_attention import launch
 from fusionblocks.ops.cross_attention.launch import empty_like_rows
-from fusionblocks.ops.cross_attention.registration import empty_lse, plain_backward, plain_forward
+from fusionblocks.ops.cross_attention.registration import STRIDES, empty_lse, plain_backward, plain_forward
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -23,7 +23,9 @@ def dual_cross_attention(
     return out_a, out_b
 
 
-@torch.library.custom_op("fusionblocks::dual_cross_attention_forward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op(
+    "fusionblocks::dual_cross_attention_forward", mutates_args=(), device_types="cuda", tags=STRIDES
+)
 def forward_op(
     query_a: Tensor, query_b: Tensor, key: Tensor, value_a: Tensor, value_b: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,7 +34,9 @@ def forward_op(
     return out_a, out_b, lse
 
 
-@torch.library.custom_op("fusionblocks::dual_cross_attention_backward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op(
+    "fusionblocks::dual_cross_attention_backward", mutates_args=(), device_types="cuda", tags=STRIDES
+)
 def backward_op(
     grad_a: Tensor, grad_b: Tensor, query_a: Tensor, query_b: Tensor, key: Tensor, value_a: Tensor, value_b: Tensor,
     out_a: Tensor, out_b: Tensor, lse: Tensor, scale: float,
