@@ -270,7 +270,7 @@ def tile_sizes(image: Tensor, tokens: int, width: int, value_width: int, backwar
     if backward and wide:
         widest = 32
     channels, values = (min(widest, max(16, triton.next_power_of_2(size))) for size in (width, value_width))
-    large = block >= 64 or wide and max(channels, values) >= 64
+    large = block >= 64 or max(channels, values) >= (64 if wide else 128)
     return {
         "BN": 32 if wide and (backward or block >= 64) else 64,
         "BT": block,
