@@ -11,6 +11,14 @@ import torch
 from torch import Tensor
 
 from fusionblocks.models.base import FusionModel, FusionOutput, closest
+from fusionblocks.optimization import (  # noqa: F401  (each declares fast classes)
+    channel_attention,
+    detail,
+    experts,
+    graph_reasoning,
+    sgafusion,
+    smfnet,
+)
 from fusionblocks.optimization.folding import fold_norms
 from fusionblocks.optimization.recast import recast
 

@@ -39,14 +39,14 @@ def frozen(value: Tensor) -> nn.Parameter:
 
 
 def _fold_conv_norm_act(module: nn.Module) -> None:
-    """timm's convolution, norm and activation; an anti-aliasing or attention layer behind them stays."""
+    """Fold the norm of timm's convolution, norm and activation; an anti-aliasing layer behind them stays."""
     if _can_fold(module.conv, module.bn):
         fold_norm(module.conv, module.bn)
         module.bn = _activation(module.bn)
 
 
 def _fold_residual_block(block: nn.Module) -> None:
-    """timm's residual block of two convolutions (three in a bottleneck), and its shortcut."""
+    """Fold the norms of timm's residual block of two convolutions (three in a bottleneck) and of its shortcut."""
     for conv_name, norm_name in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
         conv, norm = getattr(block, conv_name, None), getattr(block, norm_name, None)
         if _can_fold(conv, norm):

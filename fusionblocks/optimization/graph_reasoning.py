@@ -1,0 +1,83 @@
+"""Graph reasoning in one sweep: all that lies between the nodes' convolutions and the fused features."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from fusionblocks.blocks._checks import check_alike
+from fusionblocks.blocks.graph_reasoning import GraphFeatures, GraphReasoning, ModalityGraph
+from fusionblocks.optimization.recast import fast
+from fusionblocks.optimization.strips import in_strips
+
+# Shapes: B batch, C channels, H W picture, n nodes of a graph, m = n - 1 neighbours of a node
+
+
+@fast(ModalityGraph)
+class FastModalityGraph(ModalityGraph):
+    """Messages without the copies of neighbours, differences and weights for every edge."""
+
+    def reason(self, nodes: list[Tensor]) -> Tensor:
+        """Pass messages among the nodes and read the graph out to ``(B, C, H, W)``."""
+        neighbours = len(nodes) - 1
+        if self.channels % neighbours or self.update.candidate.kernel_size != (1, 1):
+            return super().reason(nodes)
+        pixels = [rearrange(node, "b c h w -> b h w c") for node in nodes]
+        for _ in range(self.iterations):
+            pixels = self._updated_pixels(pixels)
+        return self.readout(rearrange(torch.cat(pixels, dim=-1), "b h w c -> b c h w"))
+
+    def _updated_pixels(self, nodes: list[Tensor]) -> list[Tensor]:
+        """Return all nodes, each ``(B, H, W, C)``, after one round of messages."""
+        # the gate of an edge sees the difference of its ends: it is the difference of what it sees of each
+        weight = rearrange(self.message_weight.weight, "m c 1 1 -> m c")
+        seen = [F.linear(node, weight) for node in nodes]  # (B, H, W, m)
+        updated = []
+        for index, node in enumerate(nodes):
+            others = [i for i in range(len(nodes)) if i != index]
+            logits = [(seen[index] - seen[other])[..., slot] for slot, other in enumerate(others)]
+            gates = torch.sigmoid(torch.stack(logits, dim=-1))
+            # the published weights alternate over the channels, from each neighbour's first on: all neighbours'
+            # messages have the same weights, so it is their sum that is weighed
+            message = sum(nodes[other] for other in others) * gates.repeat(1, 1, 1, self.channels // len(others))
+            updated.append(node + self.gamma * self._next_state(message, node))
+        return updated
+
+    def _next_state(self, message: Tensor, node: Tensor) -> Tensor:
+        """The gated recurrent unit's 1x1 convolutions as products with pixels ``(B, H, W, C)``."""
+        unit = self.update
+        gates = F.linear(torch.cat([message, node], dim=-1), unit.gates.weight.flatten(1), unit.gates.bias)
+        reset, update = torch.sigmoid(gates).chunk(2, dim=-1)
+        candidate = F.linear(
+            torch.cat([message, reset * node], dim=-1), unit.candidate.weight.flatten(1), unit.candidate.bias
+        )
+        return torch.lerp(node, torch.tanh(candidate), update)
+
+
+@fast(GraphReasoning)
+class FastGraphReasoning(GraphReasoning):
+    """Exchange, messages, readout and fusion see one pixel, and one row around it in the readout alone."""
+
+    def forward(self, infrared: Tensor, visible: Tensor) -> GraphFeatures:
+        """Reason over both modalities, each ``(B, C, H, W)``."""
+        check_alike(self.channels, infrared=infrared, visible=visible)
+        nodes = [*self.infrared.nodes(infrared), *self.visible.nodes(visible)]
+        return in_strips(self._reason, *nodes, halo=1, factor=2)
+
+    def fused(self, maps: list[Tensor]) -> Tensor:
+        """Return the fused features alone, and take the infrared and the visible map out of the list."""
+        nodes = self.visible.nodes(maps.pop())
+        nodes = [*self.infrared.nodes(maps.pop()), *nodes]
+        return in_strips(lambda *nodes: self._reason(*nodes).fused, *nodes, halo=1, factor=2)
+
+    def _reason(self, *nodes: Tensor) -> GraphFeatures:
+        """Return the features of the infrared graph's nodes, followed by the visible one's."""
+        count = len(nodes) // 2
+        pairs = list(zip(nodes[:count], nodes[count:], strict=True))
+        for _ in range(self.exchanges):
+            pairs = [self._exchange(*pair) for pair in pairs]
+        infrared = self.infrared.reason([pair[0] for pair in pairs])
+        visible = self.visible.reason([pair[1] for pair in pairs])
+        return GraphFeatures(self.fuse(torch.cat([infrared, visible], dim=1)), infrared, visible)

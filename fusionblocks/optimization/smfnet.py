@@ -1,0 +1,42 @@
+"""SMFNet that lets go of features once they are fused."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fusionblocks.image import check_pair, luma
+from fusionblocks.models.base import FusionOutput
+from fusionblocks.models.smfnet import Decoder, SMFNet
+from fusionblocks.optimization.recast import fast
+from fusionblocks.optimization.strips import in_strips
+
+
+@fast(Decoder)
+class FastDecoder(Decoder):
+    """The three convolutions in one sweep."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Decode features ``(B, C, H, W)`` to a picture ``(B, 1, H, W)`` in [0, 1]."""
+        return in_strips(self.head, self.transformer(features), halo=3, factor=2)
+
+
+@fast(SMFNet)
+class FastSMFNet(SMFNet):
+    """Without the features in the output, each is freed once it is fused."""
+
+    def forward(self, infrared: Tensor, visible: Tensor) -> FusionOutput:
+        """Fuse a pair, see :meth:`SMFNet.forward`."""
+        wanted = self.optimization.outputs
+        if wanted is None or "features" in wanted:
+            return super().forward(infrared, visible)
+        check_pair(infrared, visible, visible_channels=(1, 3))
+        base, detail, thermal = self.encoder(infrared)
+        base_visible, detail_visible, bright = self.encoder(luma(visible) if visible.shape[1] == 3 else visible)
+        base, detail = base.add_(base_visible), detail.add_(detail_visible)
+        del base_visible, detail_visible
+        shallow = [thermal, bright]
+        del thermal, bright
+        fused = self.graph_reasoning.fused(shallow)
+        fused = self.detail_fusion(detail) + fused
+        del detail
+        return FusionOutput(fused=self.decoder(fused.add_(self.base_fusion(base))))

@@ -1,0 +1,91 @@
+"""Chains of operations run strip by strip, so that what lies between them stays in the processor's cache.
+
+An operation that sees ``halo`` rows around a row can run on a strip of rows with the halo attached; the rows of the
+halo are computed twice and thrown away. At the picture's own border a strip has no halo there, so paddings act where
+they did. Maps are laid out channels-last, in which a strip is one piece of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result", bound=Tensor | tuple[Tensor, ...])
+
+PIXELS = 10240
+"""Pixels of a strip, of the order that a core's cache holds at 64 channels."""
+MIN_ROWS = 8
+
+
+class Strip(NamedTuple):
+    """Rows ``top`` to ``bottom``, and with their halo ``first`` to ``last``."""
+
+    top: int
+    bottom: int
+    first: int
+    last: int
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return the strip of a map, halo included."""
+        return x[:, :, self.first : self.last]
+
+    def inner(self, x: Tensor) -> Tensor:
+        """Return the rows of the strip from what was computed of it, without the halo."""
+        return x[:, :, self.top - self.first : self.bottom - self.first]
+
+
+def strips(x: Tensor, *, halo: int, factor: int = 1) -> Iterator[Strip]:
+    """Yield the strips of a map, ``factor`` times as high as usual."""
+    rows, height = _rows(x, factor), x.shape[2]
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        yield Strip(top, bottom, max(top - halo, 0), min(bottom + halo, height))
+
+
+def pays(x: Tensor) -> bool:
+    """Whether strips serve a map: on a CPU, in eager inference, and if it is higher than one strip."""
+    return (
+        x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not (torch.is_grad_enabled() and x.requires_grad)
+        and x.shape[2] > _rows(x, 1)
+    )
+
+
+def in_strips(function: Callable[..., Result], *maps: Tensor, halo: int, factor: int = 1) -> Result:
+    """Return ``function(*maps)``, which keeps height and width, worked out strip by strip where that pays.
+
+    Args:
+        function: From maps ``(B, *, H, W)`` to one map or a named tuple of maps of that height and width.
+        *maps: Its arguments, all of the same height and width.
+        halo: Rows above and below a row that ``function`` sees.
+        factor: How many times higher than usual the strips are: a long chain has a large halo.
+    """
+    if not pays(maps[0]):
+        return function(*maps)
+    outputs: list[Tensor] = []
+    result: Result
+    for strip in strips(maps[0], halo=halo, factor=factor):
+        result = function(*(strip.of(x) for x in maps))
+        parts = (result,) if isinstance(result, Tensor) else result
+        if not outputs:
+            outputs = [empty_map(part, maps[0].shape[2]) for part in parts]
+        for output, part in zip(outputs, parts, strict=True):
+            output[:, :, strip.top : strip.bottom] = strip.inner(part)
+    return outputs[0] if isinstance(result, Tensor) else type(result)(*outputs)  # a named tuple
+
+
+def empty_map(like: Tensor, height: int) -> Tensor:
+    """Return an uninitialised channels-last map of ``height`` rows, otherwise like a strip."""
+    batch, channels, _, width = like.shape
+    return torch.empty(
+        (batch, channels, height, width), dtype=like.dtype, device=like.device, memory_format=torch.channels_last
+    )
+
+
+def _rows(x: Tensor, factor: int) -> int:
+    return factor * max(MIN_ROWS, PIXELS // (x.shape[0] * x.shape[3]))
