@@ -43,7 +43,7 @@ def load_map(p_map, o_n, m_n, i_c, C, s_c, s_n, BC: tl.constexpr):
     """Load pixels by channels, tile ``i_c`` of the channels."""
     o_c = i_c * BC + tl.arange(0, BC)
     # (BN, BC)
-    return tl.load(p_map + o_n[:, None] * s_n + o_c[None, :] * s_c, m_n[:, None] & (o_c < C)[None, :], 0.0)
+    return tl.load(p_map + o_n[:, None] * s_n + o_c[None, :].to(tl.int64) * s_c, m_n[:, None] & (o_c < C)[None, :], 0.0)
 
 
 @triton.jit
@@ -51,7 +51,7 @@ def store_map(p_map, b_map, o_n, m_n, i_c, C, s_c, s_n, BC: tl.constexpr):
     """Store pixels by channels ``(BN, BC)``, tile ``i_c`` of the channels."""
     o_c = i_c * BC + tl.arange(0, BC)
     mask = m_n[:, None] & (o_c < C)[None, :]
-    tl.store(p_map + o_n[:, None] * s_n + o_c[None, :] * s_c, b_map.to(p_map.dtype.element_ty), mask)
+    tl.store(p_map + o_n[:, None] * s_n + o_c[None, :].to(tl.int64) * s_c, b_map.to(p_map.dtype.element_ty), mask)
 
 
 @triton.jit
