@@ -218,14 +218,14 @@ def test_backends_are_seen_as_they_are_chosen() -> None:
 
 
 def test_tables_and_plots_come_from_the_newest_rows(in_this_process: measuring.Workers, tmp_path: Path) -> None:
-    arguments = ["channel_attention", "--quick", "--repeats", "1", "--precision", "float32", "--output", str(tmp_path)]
+    arguments = ["cross_attention", "--quick", "--repeats", "1", "--output", str(tmp_path)]
     assert run.main(arguments) == 0
     assert run.main(arguments) == 0
     rows = report.read("ops", "cpu", tmp_path)
     assert len(table(tmp_path / "ops.csv")) == 2 * len(rows)
     assert rows[0] == table(tmp_path / "ops.csv")[len(rows)]
     text = report.page("ops", "cpu", tmp_path)
-    assert text.count("`channel_attention`") == len(report.cases(rows))
+    assert text.count("`cross_attention`") == len(report.cases(rows)) == 2
     assert rows[0]["device"] in text
     assert report.page("ops", "cuda", tmp_path) == "There is no GPU row yet.\n"
     pytest.importorskip("matplotlib")
