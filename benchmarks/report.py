@@ -102,7 +102,8 @@ def measured_on(rows: Rows) -> str:
         (row["device"] + (f", {row['threads']} threads" if row["place"] == "cpu" else ""), row["versions"])
         for row in rows
     )
-    commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(row["commit"] for row in rows))
+    first, *_, last = (f"`{row['commit']}`" for row in (*rows, rows[-1]))
+    commits = first if first == last else f"{first} to {last}"
     machines = "; ".join(f"{device} ({versions})" for device, versions in places)
     return f"Measured on {machines}, at {commits} (+: with changes that were not committed yet)."
 
