@@ -15,9 +15,9 @@ class CLIPQueryAttention(nn.Module):
     """Steers a feature map by the semantics of its picture, a CLIP embedding or several tokens.
 
     With ``query="image"``, as the authors released it, every pixel asks the tokens and adds their answer. A lone
-    token gets all of every pixel's attention, so its answer is worked out once a picture. With
-    ``query="semantic"``, as the paper's figure draws it, every token asks all pixels; the answers are averaged over
-    the tokens and added at every pixel.
+    token gets all of every pixel's attention, so its answer is worked out once a picture; of several tokens, the
+    pixels' projections move to the tokens while that is less work. With ``query="semantic"``, as the paper's figure
+    draws it, every token asks all pixels; the answers are averaged over the tokens and added at every pixel.
 
     Args:
         channels: Channels of the feature map.
