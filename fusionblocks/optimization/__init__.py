@@ -16,6 +16,7 @@ from fusionblocks.optimization import (  # noqa: F401  (each declares fast class
     detail,
     experts,
     graph_reasoning,
+    psfusion,
     sgafusion,
     smfnet,
 )
