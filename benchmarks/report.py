@@ -25,7 +25,8 @@ def read(suite: str, place: str, folder: Path = harness.RESULTS) -> list[Row]:
         return []
     with file.open(newline="") as stream:
         newest = {tuple(row[key] for key in IDENTITY): row for row in csv.DictReader(stream)}
-    return [row for row in newest.values() if row["place"] == place]
+    rows = [row for row in newest.values() if row["place"] == place]
+    return sorted(rows, key=lambda row: row["name"]) if suite == "networks" else rows  # as measured, name by name
 
 
 def cases(rows: Rows) -> list[dict[str, Row]]:

@@ -35,6 +35,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Any|Callable|Figure|Iterator|Iterable|Mapping|Path|Sequence|Tensor|optional|callable)"),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|slice|str|tuple|type|None|ellipsis|Ellipsis)"),
     (r"py:.*", r"\w+(Error|Warning)"),
+    (r"py:class", r"fusionblocks\.optimization\.Model"),  # a type variable
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
