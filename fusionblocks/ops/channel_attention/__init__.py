@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fusionblocks.ops import _checks, _triton
 from fusionblocks.ops._backend import Backend, Operator
+from fusionblocks.ops._triton import CONFIRMED
 from fusionblocks.ops.channel_attention import reference, registration
 
 WIDEST = 64  # channels of a head whose C x C matrix one program holds
@@ -21,7 +22,7 @@ def _refuse(tensors: Sequence[Tensor]) -> str | None:
 
 _OPERATOR = Operator(
     "channel_attention",
-    Backend("triton", registration.channel_attention, _refuse),
+    Backend("triton", registration.channel_attention, _refuse, automatic=CONFIRMED),
     Backend("torch", reference.channel_attention),
 )
 

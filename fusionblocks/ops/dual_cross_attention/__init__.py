@@ -6,12 +6,13 @@ from torch import Tensor
 
 from fusionblocks.ops import _checks
 from fusionblocks.ops._backend import Backend, Operator
+from fusionblocks.ops._triton import CONFIRMED
 from fusionblocks.ops.cross_attention.registration import refuse
 from fusionblocks.ops.dual_cross_attention import reference, registration
 
 _OPERATOR = Operator(
     "dual_cross_attention",
-    Backend("triton", registration.dual_cross_attention, refuse),
+    Backend("triton", registration.dual_cross_attention, refuse, automatic=CONFIRMED),
     Backend("torch", reference.dual_cross_attention),
 )
 

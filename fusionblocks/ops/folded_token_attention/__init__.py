@@ -6,11 +6,12 @@ from torch import Tensor
 
 from fusionblocks.ops import _checks
 from fusionblocks.ops._backend import Backend, Operator
+from fusionblocks.ops._triton import CONFIRMED
 from fusionblocks.ops.folded_token_attention import reference, registration
 
 _OPERATOR = Operator(
     "folded_token_attention",
-    Backend("triton", registration.folded_token_attention, registration.refuse),
+    Backend("triton", registration.folded_token_attention, registration.refuse, automatic=CONFIRMED),
     Backend("torch", reference.folded_token_attention),
 )
 
