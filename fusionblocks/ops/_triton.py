@@ -10,8 +10,8 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = 8  # major compute capability; older devices have neither bfloat16 nor TF32
-# The kernels are interpreted and compiled in tests, and no run on a GPU has confirmed them yet. Until one has, they serve
-# when asked for, and PyTorch serves otherwise.
+# The kernels are interpreted and compiled in tests, and no run on a GPU has confirmed them yet. Until one has, they
+# serve when asked for, and PyTorch serves otherwise.
 CONFIRMED = False
 # looked up once: torch.compile cannot trace the search
 HAS_TRITON = importlib.util.find_spec("triton") is not None
