@@ -80,7 +80,7 @@ def optimize(model: Model, dtype: torch.dtype | None = None, *, outputs: Sequenc
     before: Settings | None = getattr(model, "optimization", None)
 
     # the guide is no part of the network and may be large
-    fast = copy.deepcopy(model, {id(guide): guide for guide in model._guide}).eval().requires_grad_(False)
+    fast: Any = copy.deepcopy(model, {id(guide): guide for guide in model._guide}).eval().requires_grad_(False)
     for parameter in fast.parameters():
         parameter.grad = None
     fast.optimization = Settings(
@@ -111,7 +111,7 @@ def _wanted(outputs: Sequence[str] | None) -> frozenset[str] | None:
     return frozenset(outputs)
 
 
-def _cast_inputs(model: FusionModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _cast_inputs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     dtype = model.optimization.dtype
 
     def cast(value: Any) -> Any:
@@ -122,12 +122,13 @@ def _cast_inputs(model: FusionModel, args: tuple[Any, ...], kwargs: dict[str, An
     return tuple(cast(value) for value in args), {name: cast(value) for name, value in kwargs.items()}
 
 
-def _finish(model: FusionModel, args: tuple[Any, ...], output: FusionOutput) -> FusionOutput:
+def _finish(model: Any, args: tuple[Any, ...], output: FusionOutput) -> FusionOutput:
     """Keep the outputs that are wanted, in float32 where the network computes in less."""
-    settings = model.optimization
+    settings: Settings = model.optimization
     if settings.outputs is not None:
-        extras = (field.name for field in dataclasses.fields(output) if field.name != "fused")
-        output = dataclasses.replace(output, **dict.fromkeys(set(extras) - settings.outputs))
+        extras = {field.name for field in dataclasses.fields(output)} - {"fused"}
+        unwanted: dict[str, Any] = dict.fromkeys(extras - settings.outputs)
+        output = dataclasses.replace(output, **unwanted)
     return output if settings.dtype is None else output.map(lambda tensor: tensor.to(torch.float32))
 
 
