@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -9,7 +11,7 @@ FAST: dict[type[nn.Module], type[nn.Module]] = {}
 """The fast class of a class; a subclass with another forward pass is not touched."""
 
 
-def fast(base: type[nn.Module]):  # noqa: ANN201
+def fast(base: type[nn.Module]) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """Declare that the decorated subclass of ``base`` computes the same faster.
 
     Its ``prepare``, where it has one, changes the module's weights once, its children being prepared already.

@@ -8,7 +8,7 @@ they did. Maps are laid out channels-last, in which a strip is one piece of memo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,8 +67,8 @@ def in_strips(function: Callable[..., Result], *maps: Tensor, halo: int, factor:
     """
     if not pays(maps[0]):
         return function(*maps)
-    outputs: list[Tensor] = []
-    result: Result
+    outputs: list[Any] = []
+    result: Any = None
     for strip in strips(maps[0], halo=halo, factor=factor):
         result = function(*(strip.of(x) for x in maps))
         parts = (result,) if isinstance(result, Tensor) else result
