@@ -1,4 +1,4 @@
-"""The kernels of attention between channels: in the interpreter or on a GPU, compiled for GPUs, and registered."""
+"""The kernels of attention between channels: in the interpreter or on a GPU, and registered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fusionblocks import ops
 from fusionblocks.ops.channel_attention import launch, reference, registration
-from tests.helpers.compiled_kernels import SHARED_MEMORY, compiling
 from tests.ops.operator_tester import random_tensors, relative_rms
 from tests.ops.test_channel_attention import formula, projected_formula
 
@@ -477,28 +476,3 @@ class TestChoice:
             assert explanation == f"channel_attention runs on torch: chosen automatically ({reason})"
             with pytest.raises(RuntimeError, match="cannot run on the backend 'triton'"):
                 ops.channel_attention(*tensors, backend="triton")
-
-
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-class TestCompiledForDevices:
-    def compiled(self, size: tuple[int, int, int, int, int | None], dtype: torch.dtype, capability: int, layout: str):  # type: ignore[no-untyped-def]
-        inputs = LAYOUTS[layout](draw(size, dtype, "cpu"))
-        with compiling(capability) as found:
-            run(inputs)
-        for kernel in found:
-            assert kernel.shared_memory <= SHARED_MEMORY[capability], kernel.name
-            assert kernel.spilled == 0, kernel.name
-        return found
-
-    @pytest.mark.parametrize("size", [(1, 2, 8, 320, 64), (1, 1, 64, 320, None)])
-    def test_fits(self, size: tuple[int, int, int, int, int | None], dtype: torch.dtype, capability: int) -> None:
-        found = self.compiled(size, dtype, capability, "chunks")
-        names = ["reduce", "attend", "apply", "reduce", "apply", "differentiate", "apply_pair"]
-        assert [kernel.name for kernel in found] == [f"{name}_kernel" for name in names]
-
-    def test_channels_last_moves_whole_vectors(self, dtype: torch.dtype, capability: int) -> None:
-        reduction = self.compiled((1, 2, 8, 320, None), dtype, capability, "channels_last")[0]
-        assert reduction.name == "reduce_kernel"
-        assert "cp.async.cg.shared.global" in reduction.ptx  # 16 bytes a thread
-        assert "ld.global.b16" not in reduction.ptx
