@@ -23,7 +23,6 @@ GPU_PACKAGES = (*PACKAGES, "triton")
 COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
 FLUSH_BYTES = 2**28  # more than any GPU's level-two cache
 LEAST_REPEATS, MOST_REPEATS = 3, 100
-PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # threads that wait sleep instead of spinning on a core that others may need
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once, so that using it again is seen
 
 
@@ -47,9 +46,8 @@ def workers() -> Iterator[Workers]:
     """Start both processes, and end them."""
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
-        with mock.patch.dict(os.environ, PASSIVE):
-            times = stack.enter_context(context.Pool(1))
-        with mock.patch.dict(os.environ, PASSIVE | RETURNING):
+        times = stack.enter_context(context.Pool(1))
+        with mock.patch.dict(os.environ, RETURNING):
             memory = stack.enter_context(context.Pool(1))
         yield Workers(times, memory)
 

@@ -5,15 +5,13 @@
 
 Both score the same pictures; unless every value agrees to 1e-6, nothing is measured and nothing written. Times are
 taken in turn, and the ratio is the median over the pairs, so that other work on the machine meets both alike; the
-processor time of the process is noted beside the clock's, because such work lengthens it little. Threads that wait for
-others sleep (``OMP_WAIT_POLICY=passive``) instead of spinning on a core that somebody else may need.
+processor time of the process is noted beside the clock's, because such work lengthens it little.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -120,7 +118,6 @@ def measure_memory(case: Case, triple: Triple, implementation: str) -> int:
 def measure(case: Case) -> list[dict[str, str]]:
     """Return the two rows of a case, each part measured in a fresh process."""
     context = multiprocessing.get_context("spawn")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, in the new process
 
     def apart(function, *arguments):
         with context.Pool(1) as pool:
