@@ -79,6 +79,38 @@ def in_strips(function: Callable[..., Result], *maps: Tensor, halo: int, factor:
     return outputs[0] if isinstance(result, Tensor) else type(result)(*outputs)  # a named tuple
 
 
+def mean_in_strips(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+    """Return the mean over the picture, ``(B, C, 1, 1)``, of what ``function`` makes of maps ``(B, *, H, W)``.
+
+    Args:
+        function: Sees one row.
+        *maps: Its arguments, all of the same height and width.
+    """
+    if not pays(maps[0]):
+        return function(*maps).mean(dim=(2, 3), keepdim=True)
+    total: Any = 0
+    for strip in strips(maps[0], halo=0):
+        part = function(*(strip.of(x) for x in maps))
+        total = total + part.sum(dim=(2, 3), keepdim=True, dtype=torch.promote_types(part.dtype, torch.float32))
+    return (total / maps[0][0, 0].numel()).to(maps[0].dtype)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance over the picture, each ``(B, C, 1, 1)`` in float32 or better."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    if not pays(x):
+        variance, mean = torch.var_mean(x.to(exact), dim=(2, 3), correction=0, keepdim=True)
+        return mean, variance
+    total: Any = 0
+    squares: Any = 0
+    for strip in strips(x, halo=0):
+        part = strip.of(x).double()
+        total = total + part.sum(dim=(2, 3), keepdim=True)
+        squares = squares + part.square().sum(dim=(2, 3), keepdim=True)
+    mean = total / x[0, 0].numel()
+    return mean.to(exact), (squares / x[0, 0].numel() - mean.square()).clamp_min(0).to(exact)
+
+
 def empty_map(like: Tensor, height: int) -> Tensor:
     """Return an uninitialised channels-last map of ``height`` rows, otherwise like a strip."""
     batch, channels, _, width = like.shape
