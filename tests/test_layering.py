@@ -32,17 +32,20 @@ def layer(third_party: str = "", ours: str = "", first_use: str = "", facade: bo
     return Layer(frozenset(third_party.split()), frozenset(ours.split()), frozenset(first_use.split()), facade)
 
 
-BELOW_INFERENCE = "image ops blocks losses metrics data guidance models"
+BELOW_INFERENCE = "_loading image ops blocks losses metrics data guidance models"
 LAYERS = {
     "_lazy": layer(),
+    "_loading": layer("torch safetensors"),
     "image": layer("torch numpy PIL tifffile"),
     "ops": layer("torch"),
     "blocks": layer("torch einops timm.layers", "ops image"),
     "losses": layer("torch numpy", "image"),
     "metrics": layer("torch numpy torchmetrics pandas matplotlib", "image", "torchmetrics pandas matplotlib"),
     "data": layer("torch numpy", "image"),
-    "guidance": layer("torch numpy open_clip segment_anything timm", "blocks image", "open_clip segment_anything"),
-    "models": layer("torch numpy einops timm diffusers huggingface_hub safetensors", "blocks guidance image"),
+    "guidance": layer(
+        "torch numpy open_clip segment_anything timm", "_loading blocks image", "open_clip segment_anything"
+    ),
+    "models": layer("torch numpy einops timm diffusers huggingface_hub safetensors", "_loading blocks guidance image"),
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
     "optimization": layer("torch timm einops", "blocks image models"),
     "training": layer("torch numpy accelerate tqdm tensorboard", f"{BELOW_INFERENCE} inference", facade=True),

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
 from torch import Tensor, nn
 
-from fusionblocks.models.loading import load_strict, read_checkpoint
+from fusionblocks._loading import load_strict, read_checkpoint
 
 Config = TypeVar("Config")
 
@@ -112,8 +112,10 @@ class FusionModel(
     """Base of all networks: ``model(infrared=..., visible=..., **guidance) -> FusionOutput``.
 
     A network names itself (``name``), its frozen config dataclass (``config_class``), the channels of ``fused``
-    (1: luma, 3: RGB), the tensors it takes beside the pair (``guidance_names``), its paper and licence note, and
-    writes ``__init__`` and ``forward``. Options of ``__init__`` are the fields of the config.
+    (1: luma, 3: RGB), the tensors it takes beside the pair (``guidance_names``), the guides of
+    ``fusionblocks.guidance`` that compute them (``guides``, the class of each by its short name), its paper and
+    licence note, and writes ``__init__`` and ``forward``. Options of ``__init__`` are the fields of the config. A part
+    with mixtures of experts that runs more than once a pass says in ``expert_passes`` what it sees each time.
 
     Args:
         config: The network's configuration; its defaults are the paper's values.
@@ -141,6 +143,8 @@ class FusionModel(
     config_class: ClassVar[type]
     fused_channels: ClassVar[int] = 1
     guidance_names: ClassVar[tuple[str, ...]] = ()
+    guides: ClassVar[Mapping[str, str]] = {}
+    expert_passes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     paper: ClassVar[str] = ""
     license_note: ClassVar[str] = ""
 
@@ -167,6 +171,24 @@ class FusionModel(
             raise TypeError(f"guide must be callable, got {type(guide).__name__}")
         # in a tuple, so that a guide that is a module is not registered as a part of this one
         self._guide = () if guide is None else (guide,)
+
+    def ask_guide(self, infrared: Tensor, visible: Tensor) -> dict[str, Any]:
+        """Return what the attached guide computes for a pair: the network's guidance by name.
+
+        Args:
+            infrared: Infrared picture ``(B, 1, H, W)`` in [0, 1].
+            visible: Visible RGB picture ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            The tensors of ``guidance_names``, as keywords of the forward pass; none without a guide.
+        """
+        if not self._guide:
+            return {}
+        return dict(zip(self.guidance_names, self._guide[0](infrared, visible), strict=True))
+
+    def guide_options(self) -> dict[str, Any]:
+        """Return the arguments that this network's configuration asks of a guide that is built by name."""
+        return {}
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write ``config.json``, ``model.safetensors`` and a model card into a folder.

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks.models.base import FusionModel
-from fusionblocks.models.loading import load_strict, read_checkpoint
-from fusionblocks.models.registry import list_models, model_class
+from fusionblocks.models.registry import create_model, list_models
 
 
-def load_official(name: str, checkpoint: str | Path | Mapping[str, Any], **config: Any) -> FusionModel:
+def load_official(
+    name: str,
+    checkpoint: str | Path | Mapping[str, Any],
+    *,
+    guidance: str | Callable[..., Any] | None = None,
+    **config: Any,
+) -> FusionModel:
     """Return a network with the weights of its authors' checkpoint, in evaluation mode.
 
     Loading is strict: apart from the keys that the authors' code defines and never uses (each network's
@@ -26,11 +32,12 @@ def load_official(name: str, checkpoint: str | Path | Mapping[str, Any], **confi
     Args:
         name: One of :func:`fusionblocks.list_models`.
         checkpoint: The authors' file, or what ``torch.load`` returned for it.
+        guidance: What computes the network's further inputs, see :func:`fusionblocks.create_model`.
         **config: Fields of the network's configuration, for a checkpoint of other widths.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the network is unknown or has no published checkpoint layout, the file is damaged or holds
+        ValueError: If the network or the guide is unknown, the network has no published checkpoint layout, the file is damaged or holds
             code, it is another network's checkpoint, or its keys or shapes do not fit.
         TypeError: If ``checkpoint`` is neither a path nor a dict, or a keyword is no field of the configuration.
 
@@ -38,7 +45,7 @@ def load_official(name: str, checkpoint: str | Path | Mapping[str, Any], **confi
         >>> from fusionblocks import load_official
         >>> model = load_official("psfusion", "best_model.pth")  # doctest: +SKIP
     """
-    model = model_class(name)(**config)
+    model = create_model(name, guidance=guidance, **config)
     layout = _layout(name)
     if layout is None:
         raise ValueError(f"{name!r} has no published checkpoint")

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import fusionblocks as fb
+from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks.models import official
 from fusionblocks.models.base import FusionOutput, build_config
 from fusionblocks.models.checkpoints import convert_keys, is_state, is_unused, rename
-from fusionblocks.models.loading import load_strict, read_checkpoint
 from fusionblocks.models.sgafusion import SGAFusionConfig
 
 SMALL = {"channels": 4, "semantic_channels": 8}

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import fusionblocks as fb
+from fusionblocks._loading import load_strict
 from fusionblocks.models.checkpoints import sgafusion
-from fusionblocks.models.loading import load_strict
 from fusionblocks.models.sgafusion import DegradationAwareEncoder
 from tests.helpers.golden import FORWARD, assert_close, load_case
 from tests.helpers.model_tester import ModelTester
