@@ -6,11 +6,13 @@ from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
     "CLASS_NAMES": ".synthetic",
+    "DEGRADATIONS": ".degradations",
     "FolderGroups": ".pairs",
     "FolderPairs": ".pairs",
     "ImageGroup": ".pairs",
     "ImagePair": ".pairs",
     "SyntheticScene": ".synthetic",
+    "degrade": ".degradations",
     "match_folders": ".pairs",
     "pair_folders": ".pairs",
     "synthetic_scene": ".synthetic",

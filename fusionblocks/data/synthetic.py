@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from fusionblocks.data import _optics
 from fusionblocks.data._canvas import CLASS_NAMES, Array, Canvas, Texture
+from fusionblocks.data._checks import check_number, check_whole
 from fusionblocks.data._layouts import cast_shadows, street, yard
 
 __all__ = ["CLASS_NAMES", "SyntheticScene", "synthetic_scene"]
@@ -77,9 +76,9 @@ def synthetic_scene(
         >>> CLASS_NAMES[int(scene.mask[0, 0])] in ("sky", "building", "vegetation", "window")
         True
     """
-    seed = _whole("seed", seed, 0)
-    height, width = _whole("height", height, MINIMUM_SIZE), _whole("width", width, MINIMUM_SIZE)
-    haze, noise = _number("haze", haze, 1.0), _number("noise", noise, 0.5)
+    seed = check_whole("seed", seed, 0)
+    height, width = check_whole("height", height, MINIMUM_SIZE), check_whole("width", width, MINIMUM_SIZE)
+    haze, noise = check_number("haze", haze, 1.0), check_number("noise", noise, 0.5)
     for name, value, known in (("layout", layout, tuple(LAYOUTS)), ("time", time, TIMES)):
         if value is not None and value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))} or None, got {value!r}")
@@ -141,23 +140,3 @@ def _infrared(thermal: Array, depth: Array, frame: Canvas, haze: float) -> Array
     through = np.exp(-(0.0008 + 0.004 * haze) * np.minimum(depth, 90.0))
     thermal = 0.2 + (thermal - 0.2) * through
     return _optics.blur(thermal, max(0.4, 0.0017 * frame.frame))
-
-
-def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    return number
-
-
-def _number(name: str, value: object, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    if not (math.isfinite(value) and 0 <= value <= most):
-        raise ValueError(f"{name} must lie in [0, {most:g}], got {value}")
-    return float(value)
