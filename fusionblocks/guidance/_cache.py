@@ -1,0 +1,127 @@
+"""Results of slow networks on disk, found again by the content of what went in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SUFFIX = ".npz"
+# a temporary file this old was left by a process that is no more
+STALE_SECONDS = 3600.0
+
+
+def content_key(*arrays: Tensor | np.ndarray, **settings: Any) -> str:
+    """Return a name for arrays and settings that no other content shares (SHA-256, 64 hexadecimal digits).
+
+    A tensor and an array of equal dtype, shape and values have the same key; the order of the settings is nothing to
+    it. ``settings`` are what JSON can write: strings, numbers, booleans, None, lists and dicts of these.
+
+    Raises:
+        TypeError: If an array is none, or a setting is not what JSON can write.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        dtype, shape, data = _content(array)
+        header = f"{dtype} {shape}\n"  # dtype and shape tell where the bytes end
+        digest.update(header.encode())
+        digest.update(data)
+    digest.update(b"settings\n" + json.dumps(settings, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _content(array: Tensor | np.ndarray) -> tuple[str, list[int], memoryview]:
+    if isinstance(array, Tensor):
+        flat = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return str(array.dtype).removeprefix("torch."), list(array.shape), memoryview(flat.numpy())
+    if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+        raise TypeError(f"content_key takes tensors and arrays of numbers, got {type(array).__name__}")
+    return str(array.dtype), list(array.shape), memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _read(stream: IO[bytes]) -> dict[str, np.ndarray]:
+    """Return the arrays of an ``.npz`` file; its checksums are checked on the way.
+
+    Raises:
+        ValueError: If it is another file of NumPy; damaged bytes raise what zipfile, zlib and NumPy raise.
+    """
+    file = np.load(stream, allow_pickle=False)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise ValueError("no set of named arrays")
+    return {name: file[name] for name in file.files}
+
+
+class DiskCache:
+    """A folder of named sets of arrays; an entry is whole or absent, whoever writes, reads or dies meanwhile.
+
+    An entry is written to a temporary file in the folder, brought to the disk and then moved to its name, which the
+    system does at once or not at all. Any number of processes may share a folder.
+
+    Args:
+        folder: Where the entries lie; made if it does not exist.
+
+    Raises:
+        ValueError: If ``folder`` is a file.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"cache must be a folder, got the file {folder}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def get(self, key: str) -> dict[str, np.ndarray] | None:
+        """Return the arrays under ``key``, or None; a damaged entry is deleted and counts as none."""
+        path = self._path(key)
+        try:
+            with path.open("rb") as stream:
+                return _read(stream)
+        except FileNotFoundError:
+            return None
+        except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+            path.unlink(missing_ok=True)
+            return None
+
+    def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write arrays under ``key``, in place of what was there."""
+        path = self._path(key)
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+                raise TypeError(f"{name} must be an array of numbers, got {type(array).__name__}")
+        temporary = self.folder / f".{secrets.token_hex(8)}.tmp"
+        try:
+            with temporary.open("xb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _path(self, key: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
+            raise ValueError(f"key must be letters, digits, '_', '.' and '-', got {key!r}")
+        return self.folder / f"{key}{SUFFIX}"
+
+    def _sweep(self) -> None:
+        """Delete what writers that were killed left behind."""
+        for temporary in self.folder.glob(".*.tmp"):
+            try:
+                if time.time() - temporary.stat().st_mtime > STALE_SECONDS:
+                    temporary.unlink()
+            except FileNotFoundError:  # another process was faster
+                continue
