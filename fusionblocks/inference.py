@@ -78,20 +78,35 @@ def fuse(
         ((48, 65, 3), dtype('uint8'))
     """
     network = _network(model)
+    inputs, colour = network_inputs(network, infrared, visible, resize, guidance)
+    with torch.inference_mode(), evaluating(network):
+        fused = network(**inputs).fused if tile is None else _in_tiles(network, inputs, tile)
+        fused = colour_picture(network, fused, colour)
+    return in_kind(fused.clone(), visible)
+
+
+def network_inputs(
+    network: FusionModel, infrared: Picture, visible: Picture, resize: str | None, guidance: dict[str, Any]
+) -> tuple[dict[str, Any], Tensor]:
+    """Return what a network is called with for any pictures, checked, on its device and in its dtype.
+
+    Beside it stands the visible picture ``(B, 3, H, W)`` in float32, for its colours.
+    """
     device, dtype = _placement(network, visible)
     thermal = _luma(_to_batch("infrared", infrared, thermal=True)).to(device)
     colour = _rgb(_to_batch("visible", visible)).to(device)
     thermal, colour = _same_size(thermal, colour, resize)
     check_pair(thermal, colour)
     guides = _guides(network, guidance, device, dtype)
+    return {"infrared": thermal.to(dtype), "visible": colour.to(dtype), **guides}, colour
 
-    with torch.inference_mode(), _evaluating(network):
-        pair = {"infrared": thermal.to(dtype), "visible": colour.to(dtype), **guides}
-        fused = (network(**pair).fused if tile is None else _in_tiles(network, pair, tile)).float()
-        if not torch.isfinite(fused).all():
-            raise ValueError(f"the fused picture of {network.name!r} is not finite: are its weights sound?")
-        fused = fused.clamp(0, 1) if network.fused_channels == 3 else with_luma(fused.clamp(0, 1), colour)
-    return _answer(fused.clone(), visible)
+
+def colour_picture(network: FusionModel, fused: Tensor, visible: Tensor) -> Tensor:
+    """Return what a network's head emitted as an RGB picture ``(B, 3, H, W)`` in [0, 1]."""
+    fused = fused.float()
+    if not torch.isfinite(fused).all():
+        raise ValueError(f"the fused picture of {network.name!r} is not finite: are its weights sound?")
+    return fused.clamp(0, 1) if network.fused_channels == 3 else with_luma(fused.clamp(0, 1), visible)
 
 
 def _network(model: FusionModel | str | None) -> FusionModel:
@@ -119,7 +134,7 @@ def _placement(network: FusionModel, visible: Picture) -> tuple[torch.device, to
 
 
 @contextmanager
-def _evaluating(network: FusionModel) -> Iterator[None]:
+def evaluating(network: FusionModel) -> Iterator[None]:
     """Put every part of a network into evaluation mode, and each back into its own mode afterwards."""
     training = [module for module in network.modules() if module.training]
     network.eval()
@@ -204,6 +219,9 @@ def _in_tiles(network: FusionModel, pair: dict[str, Any], tile: int) -> Tensor:
     """Fuse overlapping pieces and blend them with weights that fall linearly towards each piece's border."""
     if not isinstance(tile, int) or tile < 64:
         raise ValueError(f"tile must be an integer of at least 64 pixels, got {tile!r}")
+    if any(name not in pair for name in network.guidance_names):
+        # a guide sees the picture whole
+        pair = {**network.ask_guide(pair["infrared"], pair["visible"]), **pair}
     height, width = pair["infrared"].shape[-2:]
     total: Tensor | None = None
     weights: Tensor | None = None
@@ -242,7 +260,7 @@ def _ramp(length: int, tile: int) -> Tensor:
     return (distance / overlap).clamp(max=1)
 
 
-def _answer(fused: Tensor, visible: Picture) -> Any:
+def in_kind(fused: Tensor, visible: Picture) -> Any:
     """Return the fused batch in the kind of the visible picture."""
     if isinstance(visible, Tensor):
         fused = fused.to(visible.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks.models.base import FusionModel
-from fusionblocks.models.registry import create_model, list_models
+from fusionblocks.models.registry import attach, list_models, model_class
 
 
 def load_official(
@@ -37,15 +37,16 @@ def load_official(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the network or the guide is unknown, the network has no published checkpoint layout, the file is damaged or holds
-            code, it is another network's checkpoint, or its keys or shapes do not fit.
+        ValueError: If the network or the guide is unknown, the network has no published checkpoint layout, the file
+            is damaged or holds code, it is another network's checkpoint, or its keys or shapes do not fit.
         TypeError: If ``checkpoint`` is neither a path nor a dict, or a keyword is no field of the configuration.
 
     Example:
         >>> from fusionblocks import load_official
         >>> model = load_official("psfusion", "best_model.pth")  # doctest: +SKIP
     """
-    model = create_model(name, guidance=guidance, **config)
+    model = model_class(name)(**config)
+    attach(model, guidance)
     layout = _layout(name)
     if layout is None:
         raise ValueError(f"{name!r} has no published checkpoint")

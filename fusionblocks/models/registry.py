@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from fusionblocks.models.base import FusionModel, closest
@@ -51,16 +52,20 @@ def model_class(name: str) -> type[FusionModel]:
     return getattr(importlib.import_module(module), cls)
 
 
-def create_model(name: str, **config: Any) -> FusionModel:
+def create_model(name: str, *, guidance: str | Callable[..., Any] | None = None, **config: Any) -> FusionModel:
     """Return a network with freshly initialised weights.
 
     Args:
         name: One of :func:`list_models`.
+        guidance: What computes the network's further inputs from the pair: ``"clip"`` for ``"sgafusion"``, ``"sam"``
+            for ``"sgdfuse"`` (both need their published weights), or a guide of your own, see
+            :meth:`FusionModel.attach_guidance`. ``None`` leaves these inputs to the caller.
         **config: Fields of the network's configuration; the defaults are the paper's values.
 
     Raises:
-        ValueError: If there is no such network; the message lists the names and the closest match.
-        TypeError: If a keyword is no field of the network's configuration; the closest match is offered.
+        ValueError: If there is no such network or guide; the message lists the names and the closest match.
+        TypeError: If a keyword is no field of the network's configuration (the closest match is offered), or the
+            network takes no guidance.
 
     Example:
         >>> from fusionblocks import create_model
@@ -68,4 +73,45 @@ def create_model(name: str, **config: Any) -> FusionModel:
         >>> model.config.levels
         3
     """
-    return model_class(name)(**config)
+    network = model_class(name)
+    if isinstance(guidance, str):
+        guide_class(network, guidance)  # a wrong name costs nothing yet
+    model = network(**config)
+    attach(model, guidance)
+    return model
+
+
+def attach(model: FusionModel, guidance: str | Callable[..., Any] | None) -> None:
+    """Attach a guide to a network, one that is built by its short name or the caller's; ``None`` attaches none."""
+    if guidance is not None:
+        model.attach_guidance(build_guide(model, guidance) if isinstance(guidance, str) else guidance)
+
+
+def build_guide(model: FusionModel, guide: str, **options: Any) -> Callable[..., Any]:
+    """Return a guide of ``fusionblocks.guidance`` as a network's configuration asks for it.
+
+    Args:
+        model: The network that it is to guide.
+        guide: Its short name, one of ``model.guides``.
+        **options: Arguments of the guide.
+    """
+    return guide_class(type(model), guide)(**{**model.guide_options(), **options})
+
+
+def guide_class(network: type[FusionModel], guide: str) -> Callable[..., Any]:
+    """Return the class of a network's guide.
+
+    Raises:
+        TypeError: If the network takes no guidance.
+        ValueError: If the guide is unknown or another network's; the message lists the network's guides.
+    """
+    if not network.guides:
+        raise TypeError(f"{network.name!r} takes no guidance, so no guide can be attached; got guidance={guide!r}")
+    if guide not in network.guides:
+        owners = [name for name in list_models() if guide in model_class(name).guides]
+        known = list(network.guides)
+        reason = f" guides {owners[0]!r}" if owners else f" is unknown{closest(guide.lower(), known)}"
+        raise ValueError(
+            f"guidance={guide!r}{reason}; {network.name!r} takes {', '.join(map(repr, known))} or a callable"
+        )
+    return getattr(importlib.import_module("fusionblocks.guidance"), network.guides[guide])

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMParallelScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    PNDMScheduler,
+)
 from torch import Tensor
 
 from fusionblocks.models.base import closest
@@ -15,9 +22,10 @@ SCHEDULES = ("cosine", "linear")
 SAMPLERS = ("ddim", "dpm-solver++", "published")
 TRAINING_STEPS = 1000
 PUBLISHED_STEPS = 60
+BETA_START, BETA_END = 1e-6, 1e-2
 
 
-def beta_schedule(name: str, steps: int, start: float = 1e-6, end: float = 1e-2) -> Tensor:
+def beta_schedule(name: str, steps: int, start: float = BETA_START, end: float = BETA_END) -> Tensor:
     """Return the noise variance that each diffusion step adds.
 
     Args:
@@ -83,16 +91,102 @@ class Sampling(NamedTuple):
     """
 
     scheduler: Any
-    timesteps: list[int]
+    timesteps: list[float]
     noise_levels: list[float]
 
 
-def sampling(name: str = "ddim", steps: int = 25, strength: float = 1.0) -> Sampling:
-    """Return a fresh sampler of SGDFuse.
+def make_scheduler(name: str = "ddim") -> Any:
+    """Return a diffusers scheduler of SGDFuse by name.
 
     ``"ddim"`` and ``"dpm-solver++"`` draw their steps from the schedule of training, linear over 1000 steps, from its
     last step downwards ("trailing"). ``"published"`` is ancestral sampling over the linear schedule of 60 steps that
     the authors validate with; it ends at an ``alpha_bar`` of 0.74, noise that training passes at about step 245.
+
+    Args:
+        name: One of ``"ddim"``, ``"dpm-solver++"``, ``"published"``.
+
+    Returns:
+        A ``DDIMScheduler``, a ``DPMSolverMultistepScheduler`` or a ``DDPMScheduler``. Any other scheduler of diffusers
+        takes its schedule over with ``from_config(scheduler.config)``.
+
+    Raises:
+        ValueError: If the name is unknown.
+
+    Example:
+        >>> from fusionblocks.models import make_scheduler
+        >>> make_scheduler("published").config.num_train_timesteps
+        60
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}{closest(str(name), list(SAMPLERS))}; known: {', '.join(SAMPLERS)}")
+    kind = {"ddim": DDIMScheduler, "dpm-solver++": DPMSolverMultistepScheduler, "published": DDPMScheduler}[name]
+    return kind(
+        num_train_timesteps=PUBLISHED_STEPS if name == "published" else TRAINING_STEPS,
+        beta_schedule="linear",
+        beta_start=BETA_START,
+        beta_end=BETA_END,
+        timestep_spacing="trailing",
+    )
+
+
+def scheduler_name(scheduler: Any) -> str | None:
+    """Return the name by which :func:`make_scheduler` makes such a scheduler, None if it makes no such one."""
+
+    def settings(scheduler: Any) -> dict[str, Any]:
+        return {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+
+    return next(
+        (
+            name
+            for name, known in ((name, make_scheduler(name)) for name in SAMPLERS)
+            if type(scheduler) is type(known) and settings(scheduler) == settings(known)
+        ),
+        None,
+    )
+
+
+def walk(scheduler: Any, steps: int, strength: float = 1.0) -> Sampling:
+    """Set a scheduler's steps, and return those that are walked.
+
+    Args:
+        scheduler: A diffusers scheduler for networks that predict the noise; its timesteps are set.
+        steps: Steps from pure noise, at most as many as its schedule has.
+        strength: Share of the steps that is walked, the last ones, in (0, 1]; at least one step.
+
+    Returns:
+        The scheduler, the steps and their noise levels, from the scheduler's own ``alphas_cumprod``.
+
+    Raises:
+        TypeError: If ``scheduler`` is no scheduler of a diffusion over discrete steps.
+        ValueError: If it wants another prediction than the noise, or a number is out of its range.
+
+    Example:
+        >>> from fusionblocks.models import make_scheduler
+        >>> from fusionblocks.models.schedules import walk
+        >>> walk(make_scheduler("dpm-solver++"), steps=25, strength=0.16).timesteps
+        [159, 119, 79, 39]
+    """
+    check_scheduler(scheduler)
+    check_steps(scheduler, steps, strength)
+    _sharpen(scheduler)
+    if _takes_exact_steps(scheduler):  # diffusers' own trailing steps end at -1 for some numbers of steps
+        total = len(scheduler.alphas_cumprod)
+        scheduler.set_timesteps(timesteps=[round(total * (steps - i) / steps) - 1 for i in range(steps)])
+    else:
+        scheduler.set_timesteps(steps)
+    begin = (steps - max(1, round(strength * steps))) * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    timesteps = scheduler.timesteps[begin:].tolist()
+    if not timesteps or timesteps[-1] < 0:
+        raise ValueError(f"{type(scheduler).__name__} cannot make {steps} steps, its last is -1: take another number")
+    if timesteps[0] < timesteps[-1]:
+        raise ValueError(f"scheduler must walk from noise to a picture; {type(scheduler).__name__} walks to the noise")
+    return Sampling(scheduler, timesteps, [_level_at(scheduler, step) for step in timesteps])
+
+
+def sampling(name: str = "ddim", steps: int = 25, strength: float = 1.0) -> Sampling:
+    """Return a fresh sampler of SGDFuse, see :func:`make_scheduler` for the names.
 
     Args:
         name: One of ``"ddim"``, ``"dpm-solver++"``, ``"published"``.
@@ -115,24 +209,7 @@ def sampling(name: str = "ddim", steps: int = 25, strength: float = 1.0) -> Samp
         [159, 119, 79, 39]
     """
     check_sampling(name, steps, strength)
-    training_steps = PUBLISHED_STEPS if name == "published" else TRAINING_STEPS
-    steps = PUBLISHED_STEPS if name == "published" else steps
-    betas = beta_schedule("linear", training_steps)
-    common = {"num_train_timesteps": training_steps, "trained_betas": betas.numpy()}
-    timesteps = [round(training_steps * (steps - i) / steps) - 1 for i in range(steps)]
-    begin = steps - max(1, round(strength * steps))
-
-    if name == "dpm-solver++":
-        scheduler = DPMSolverMultistepScheduler(**common)
-        scheduler.set_timesteps(timesteps=timesteps)
-        scheduler.set_begin_index(begin)
-    else:
-        scheduler = (DDIMScheduler if name == "ddim" else DDPMScheduler)(**common, timestep_spacing="trailing")
-        scheduler.set_timesteps(steps)
-        # the float32 table is 1 % off at the first steps, where 1 - alpha_bar is 1e-6
-        scheduler.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-    levels = noise_levels(betas)
-    return Sampling(scheduler, timesteps[begin:], [float(levels[step]) for step in timesteps[begin:]])
+    return walk(make_scheduler(name), PUBLISHED_STEPS if name == "published" else steps, strength)
 
 
 def check_sampling(name: str, steps: int, strength: float) -> None:
@@ -141,14 +218,97 @@ def check_sampling(name: str, steps: int, strength: float) -> None:
     Raises:
         ValueError: If the sampler's name is unknown, or a number is out of its range.
     """
-    if name not in SAMPLERS:
-        raise ValueError(f"unknown sampler {name!r}{closest(str(name), list(SAMPLERS))}; known: {', '.join(SAMPLERS)}")
-    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= TRAINING_STEPS:
-        raise ValueError(f"the number of sampling steps must be an integer from 1 to {TRAINING_STEPS}, got {steps!r}")
-    if name == "ddim" and TRAINING_STEPS % steps:
+    scheduler = make_scheduler(name)
+    # the published sampler has its own number of steps, and this one plays no part
+    check_steps(make_scheduler("dpm-solver++") if name == "published" else scheduler, steps, strength)
+
+
+def check_steps(scheduler: Any, steps: int, strength: float) -> None:
+    """Raise unless a scheduler can make so many steps.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+    total = len(scheduler.alphas_cumprod)
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= total:
+        raise ValueError(f"the number of sampling steps must be an integer from 1 to {total}, got {steps!r}")
+    if isinstance(scheduler, _EVENLY_STEPPING) and total % steps:
         raise ValueError(
-            f"the number of sampling steps must divide {TRAINING_STEPS} for the sampler 'ddim', got {steps}; "
+            f"the number of sampling steps must divide {total} for the sampler 'ddim', got {steps}; "
             "'dpm-solver++' takes any number"
         )
-    if not 0 < strength <= 1:
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
         raise ValueError(f"strength must be in (0, 1], got {strength!r}")
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Raise unless a scheduler can steer a network that predicts the noise and is told ``sqrt(alpha_bar)``.
+
+    Raises:
+        TypeError: If it is no scheduler of a diffusion over discrete steps.
+        ValueError: If it wants another prediction than the noise, or its tables do not fit its settings.
+    """
+    name = type(scheduler).__name__
+    methods = ("set_timesteps", "scale_model_input", "step")
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if not isinstance(table, Tensor) or not all(callable(getattr(scheduler, method, None)) for method in methods):
+        raise TypeError(
+            "scheduler must be a diffusers scheduler over discrete steps, with alphas_cumprod "
+            f"(DDIMScheduler, DPMSolverMultistepScheduler, ...), got {name}"
+        )
+    config = scheduler.config
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction != "epsilon" or config.get("use_flow_sigmas"):
+        got = "'flow sigmas'" if prediction == "epsilon" else repr(prediction)
+        raise ValueError(f"scheduler must have prediction_type 'epsilon', as SGDFuse predicts the noise, got {got}")
+    if str(config.get("variance_type", "")).startswith("learned"):
+        raise ValueError(f"scheduler must have a fixed variance_type, got {config['variance_type']!r}")
+    if config.get("rescale_betas_zero_snr"):
+        raise ValueError("scheduler must keep some signal at every step, got rescale_betas_zero_snr=True")
+    if len(table) != config["num_train_timesteps"]:
+        raise ValueError(
+            f"scheduler must have one beta for each of its num_train_timesteps={config['num_train_timesteps']}, "
+            f"got {len(table)}"
+        )
+    required = [
+        parameter.name
+        for parameter in inspect.signature(scheduler.step).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if len(required) > 3:  # of RePaint, ...
+        raise TypeError(f"scheduler must step by a prediction, a timestep and a sample alone; {name} wants {required}")
+
+
+# their step goes down by a fixed number of timesteps
+_EVENLY_STEPPING = (DDIMScheduler, DDIMParallelScheduler, PNDMScheduler)
+
+
+def _takes_exact_steps(scheduler: Any) -> bool:
+    respaced = ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas")
+    config = scheduler.config
+    return (
+        isinstance(scheduler, DPMSolverMultistepScheduler)
+        and config.timestep_spacing == "trailing"
+        and not any(config.get(option) for option in respaced)
+    )
+
+
+def _sharpen(scheduler: Any) -> None:
+    """Compute a scheduler's table in float64: float32 is 1 % off at the first steps, where 1 - alpha_bar is 1e-6."""
+    if not isinstance(scheduler, DDIMScheduler | DDPMScheduler | DPMSolverMultistepScheduler):
+        return
+    config = scheduler.config
+    if config.trained_betas is not None:
+        betas = torch.as_tensor(config.trained_betas, dtype=torch.float64)
+    elif config.beta_schedule == "linear":
+        betas = beta_schedule("linear", config.num_train_timesteps, config.beta_start, config.beta_end)
+    else:
+        return
+    scheduler.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+
+
+def _level_at(scheduler: Any, step: float) -> float:
+    """Return ``sqrt(alpha_bar)`` at a timestep; between two, the ratio of noise to signal is interpolated."""
+    around = scheduler.alphas_cumprod[[math.floor(step), math.ceil(step)]].double()
+    ratio = torch.lerp(*((1 - around) / around).sqrt(), step - math.floor(step)) if step % 1 else None
+    return float(around[0].sqrt()) if ratio is None else float((1 + ratio**2).rsqrt())

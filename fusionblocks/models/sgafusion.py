@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from einops import repeat
@@ -93,7 +94,8 @@ class SGAFusion(FusionModel):
 
     ``fused`` is an RGB picture; ``segmentation`` holds class logits. The embedding is an argument of the forward
     pass, or comes from a guide that :meth:`~fusionblocks.FusionModel.attach_guidance` attaches: it is called with the
-    visible picture ``(B, 3, H, W)`` and returns ``(B, semantic_channels)``.
+    visible picture ``(B, 3, H, W)`` and returns ``(B, semantic_channels)``, or ``(B, T, semantic_channels)`` for
+    several tokens. ``create_model("sgafusion", guidance="clip")`` builds and attaches the guide of the paper.
 
     Args:
         config: The network's configuration; its defaults are the paper's values.
@@ -120,6 +122,8 @@ class SGAFusion(FusionModel):
     config_class = SGAFusionConfig
     fused_channels = 3
     guidance_names = ("semantic",)
+    guides: ClassVar[Mapping[str, str]] = {"clip": "CLIPDegradationClassifier"}
+    expert_passes: ClassVar[Mapping[str, tuple[str, ...]]] = {"encoder": ("visible", "infrared")}
     paper = "SGAFusion: Semantic-Guided Adaptive Fusion for Infrared-Visible Images Under Degradation Conditions (2025)"
     license_note = "the authors' code is MIT-licensed; CLIP's weights have their own licence"
 
@@ -169,6 +173,14 @@ class SGAFusion(FusionModel):
         # selective skip connection: the third stage of both joins what is decoded, (B, 4C, H, W)
         decoded = self.decoder(torch.cat([guided, both], dim=1)) + from_visible[2] + from_infrared[2]
         return FusionOutput(fused=self.fusion_head(decoded), segmentation=self.segmentation_head(decoded))
+
+    def ask_guide(self, infrared: Tensor, visible: Tensor) -> dict[str, Any]:
+        """Return the guide's embedding of the visible picture, see :meth:`FusionModel.ask_guide`."""
+        return {"semantic": self._guide[0](visible)} if self._guide else {}
+
+    def guide_options(self) -> dict[str, Any]:
+        """Return the width of the embedding, see :meth:`FusionModel.guide_options`."""
+        return {"embedding_channels": self.config.semantic_channels}
 
     def _semantic(self, visible: Tensor, semantic: Tensor | None) -> Tensor:
         """Return the embedding that was passed, or the attached guide's."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -140,6 +140,7 @@ class SGDFuse(FusionModel):
     config_class = SGDFuseConfig
     fused_channels = 3
     guidance_names = ("infrared_mask", "visible_mask")
+    guides: ClassVar[Mapping[str, str]] = {"sam": "SAMMasks"}
     paper = "SGDFuse: SAM-Guided Diffusion for High-Fidelity Infrared and Visible Image Fusion (2025)"
     license_note = "the authors' repository states no licence"
 
