@@ -70,7 +70,7 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[slice
 def window(span: slice, length: int, overlap: int) -> Tensor:
     """Return the weights along a tile.
 
-    Where a neighbour is, the outer quarter of the overlap counts nothing: there the tile sees too little around a pixel.
+    Where a neighbour is, the outer quarter of the overlap counts nothing: there the tile sees too little around.
     Over the next half the weight rises as a squared sine.
     """
     position = torch.arange(span.start, span.stop) + 0.5

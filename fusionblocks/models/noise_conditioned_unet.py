@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import ModelMixin, UNet2DModel  # noqa: F401 -- a pipeline looks for ModelMixin in this module
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 
@@ -116,6 +117,7 @@ class NoiseConditionedUNet(UNet2DModel):
         """
         return self.forward_features(x, noise_level)[0]
 
+    @apply_forward_hook  # so that a pipeline that keeps its modules on the CPU fetches this one
     def forward_features(self, x: Tensor, noise_level: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the noise in a noisy picture and the features of every decoder level, from one pass.
 

@@ -7,21 +7,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
-from einops import rearrange
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from fusionblocks.blocks.hfah import HFAH
 from fusionblocks.blocks.msfem import MSFEM
 from fusionblocks.blocks.transformer import TransformerBlock
-from fusionblocks.image import crop, luma, pad_to_multiple, with_luma
-from fusionblocks.image.checks import check_pair, check_picture
+from fusionblocks.image import luma, with_luma
+from fusionblocks.image.checks import check_pair
 from fusionblocks.models.base import FusionModel, FusionOutput
 from fusionblocks.models.noise_conditioned_unet import NoiseConditionedUNet
 from fusionblocks.models.schedules import check_sampling, sampling
-
-# B batch, H and W the pair's size, h and w the next multiples that the U-Net can halve;
-# a picture has values in [0, 1], a signed picture, as the diffusion sees it, in [-1, 1]
+from fusionblocks.models.sgdfuse_sampling import (
+    diffuse,
+    diffuse_at,
+    find_masks,
+    one_for_each,
+    predict_and_fuse,
+    sample,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +68,10 @@ class SGDFuseConfig:
     strength: float = 0.25
 
 
-class PreliminaryFusion(nn.Module):
+class PreliminaryFusion(ModelMixin, ConfigMixin):
     """Stage I: both modalities enhanced, then blended pixel by pixel with weights from a transformer.
+
+    Like the denoiser, it is one of diffusers' models, so that a pipeline can save and load it.
 
     Args:
         channels: Width of the transformer.
@@ -73,6 +80,7 @@ class PreliminaryFusion(nn.Module):
         num_heads: Heads of each.
     """
 
+    @register_to_config
     def __init__(
         self, channels: int = 64, *, enhancement_channels: int = 32, num_blocks: int = 2, num_heads: int = 8
     ) -> None:
@@ -97,6 +105,28 @@ class PreliminaryFusion(nn.Module):
         enhanced = torch.cat([self.enhance_infrared(infrared), self.enhance_visible(gray)], dim=1)  # (B, 2, H, W)
         weight = torch.sigmoid(self.weigh(self.blocks(self.embed(enhanced))))  # of infrared, (B, 1, H, W)
         return with_luma(gray + weight * (infrared - gray), visible)
+
+
+class AggregationHead(HFAH, ModelMixin, ConfigMixin):
+    """The head :class:`~fusionblocks.HFAH` as one of diffusers' models, so that a pipeline can save and load it.
+
+    Args:
+        in_channels: Channels of each level, the finest first.
+        out_channels: Channels of the picture.
+        hidden_channels: Common width of the levels.
+        reduction: Every level's attention has ``1 / reduction`` of its channels inside.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: Sequence[int] = (64, 128, 256, 512),
+        out_channels: int = 3,
+        *,
+        hidden_channels: int = 64,
+        reduction: int = 16,
+    ) -> None:
+        super().__init__(in_channels, out_channels, hidden_channels=hidden_channels, reduction=reduction)
 
 
 class SGDFuse(FusionModel):
@@ -164,7 +194,7 @@ class SGDFuse(FusionModel):
             dropout=config.dropout,
             attention_levels=config.attention_levels,
         )
-        self.head = HFAH(self.denoiser.feature_channels, 3, hidden_channels=config.head_channels)
+        self.head = AggregationHead(self.denoiser.feature_channels, 3, hidden_channels=config.head_channels)
 
     def forward(
         self,
@@ -195,24 +225,20 @@ class SGDFuse(FusionModel):
         """
         config = self.config
         check_pair(infrared, visible)
-        infrared_mask, visible_mask = self._masks(infrared, visible, infrared_mask, visible_mask)
-        generators = _generators(generator, infrared.shape[0])
+        infrared_mask, visible_mask = find_masks(
+            self._guide[0] if self._guide else None, infrared, visible, infrared_mask, visible_mask
+        )
+        masks = torch.cat([infrared_mask, visible_mask], dim=1).to(infrared.dtype)  # (B, 2, H, W)
+        generators = one_for_each(generator, infrared.shape[0])
 
         # stage I: a first fusion, diffused to where sampling starts
         preliminary = self.preliminary(infrared, visible)
-        start, padding = pad_to_multiple(preliminary, self.denoiser.size_multiple)  # (B, 3, h, w)
-        infrared_mask, _ = pad_to_multiple(infrared_mask, self.denoiser.size_multiple)
-        visible_mask, _ = pad_to_multiple(visible_mask, self.denoiser.size_multiple)
-        scheduler, timesteps, levels = sampling(config.sampler, config.num_inference_steps, config.strength)
-        noise = randn_tensor(start.shape, generator=generators, device=start.device, dtype=torch.float32)
-        noisy = self.diffuse(start, _level(levels[0], start), noise)
+        walk = sampling(config.sampler, config.num_inference_steps, config.strength)
+        noisy = diffuse_at(preliminary, walk.noise_levels[0], generators)
 
         # stage II: denoised step by step; the last pass ends in the head
-        for step, level in zip(timesteps[:-1], levels[:-1], strict=True):
-            noise = self.denoiser(torch.cat([noisy, infrared_mask, visible_mask], dim=1), _level(level, start))
-            noisy = scheduler.step(noise.to(noisy), step, noisy, generator=generators, return_dict=False)[0]
-        _, fused = self.refine(noisy, _level(levels[-1], start), infrared_mask, visible_mask)
-        return FusionOutput(fused=crop(fused, padding), preliminary=preliminary)
+        sampled = sample(self.denoiser, self.head, walk, noisy, masks, generators=generators)
+        return FusionOutput(fused=sampled.fused, preliminary=preliminary)
 
     def diffuse(self, picture: Tensor, noise_level: Tensor, noise: Tensor) -> Tensor:
         """Return a picture as the diffusion sees it: signed, and noisy.
@@ -225,8 +251,7 @@ class SGDFuse(FusionModel):
         Returns:
             ``(B, 3, H, W)``.
         """
-        level = rearrange(noise_level, "b -> b 1 1 1")
-        return (level * (2 * picture - 1) + (1 - level.square()).sqrt() * noise).to(picture.dtype)
+        return diffuse(picture, noise_level, noise).to(picture.dtype)
 
     def refine(
         self, noisy: Tensor, noise_level: Tensor, infrared_mask: Tensor, visible_mask: Tensor
@@ -242,47 +267,5 @@ class SGDFuse(FusionModel):
         Returns:
             Predicted noise ``(B, 3, H, W)``, and the fused RGB picture ``(B, 3, H, W)`` in [0, 1].
         """
-        noise, features = self.denoiser.forward_features(
-            torch.cat([noisy, infrared_mask, visible_mask], dim=1), noise_level
-        )
-        return noise, (self.head(features) + 1) / 2
-
-    def _masks(
-        self, infrared: Tensor, visible: Tensor, infrared_mask: Tensor | None, visible_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the masks that were passed, and the attached guide's for those that were not."""
-        masks = dict(zip(self.guidance_names, (infrared_mask, visible_mask), strict=True))
-        missing = [name for name, mask in masks.items() if mask is None]
-        if missing and not self._guide:
-            raise ValueError(
-                f"SGDFuse needs {' and '.join(missing)}, segmentation masks of shape (B, 1, H, W): pass "
-                f"{'them' if len(missing) > 1 else 'it'}, or attach a guide that computes masks with "
-                "model.attach_guidance(guide)"
-            )
-        guided: tuple[Any, Any] = self._guide[0](infrared, visible) if missing else (None, None)
-        found = [guide if mask is None else mask for mask, guide in zip(masks.values(), guided, strict=True)]
-        for name, mask in zip(masks, found, strict=True):
-            check_picture(name, mask, 1)
-            if mask.shape != infrared.shape:
-                raise ValueError(
-                    f"{name} must have the pair's batch and size: expected shape {tuple(infrared.shape)}, "
-                    f"got {tuple(mask.shape)}"
-                )
-        return found[0], found[1]
-
-
-def _level(level: float, like: Tensor) -> Tensor:
-    """Return a noise level for each picture of a batch; in float32, since half precision would blur it."""
-    return torch.full((like.shape[0],), level, dtype=torch.float32, device=like.device)
-
-
-def _generators(generator: torch.Generator | Sequence[torch.Generator] | None, batch: int) -> list[torch.Generator]:
-    """Return one generator for each picture, so that its noise depends on nothing else of the batch.
-
-    They live on the CPU, where a seed gives the same noise for every device.
-    """
-    sources = [generator] * batch if generator is None or isinstance(generator, torch.Generator) else list(generator)
-    if len(sources) != batch or not all(isinstance(g, torch.Generator | None) for g in sources):
-        raise ValueError(f"generator must be one torch.Generator, or a list of {batch}, one for each picture")
-    seeds = [torch.randint(2**62, (), generator=g, device=g.device if g else "cpu") for g in sources]
-    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        x = torch.cat([noisy, infrared_mask, visible_mask], dim=1)
+        return predict_and_fuse(self.denoiser, self.head, x, noise_level)
