@@ -1,4 +1,4 @@
-"""Data: synthetic aligned infrared-visible scenes, and folders of pictures matched by name."""
+"""Data: synthetic aligned infrared-visible scenes, degradations, and folders of pictures by name and by class."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from fusionblocks._lazy import lazy_attributes
 _MODULES = {
     "CLASS_NAMES": ".synthetic",
     "DEGRADATIONS": ".degradations",
+    "DegradedPictures": ".labelled",
     "FolderGroups": ".pairs",
     "FolderPairs": ".pairs",
     "ImageGroup": ".pairs",
     "ImagePair": ".pairs",
+    "LabelledPictures": ".labelled",
     "SyntheticScene": ".synthetic",
+    "class_folders": ".labelled",
     "degrade": ".degradations",
+    "hold_out": ".labelled",
     "match_folders": ".pairs",
     "pair_folders": ".pairs",
     "synthetic_scene": ".synthetic",
