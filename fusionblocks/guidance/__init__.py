@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from fusionblocks._lazy import lazy_attributes
 
-_MODULES: dict[str, str] = {}
+_MODULES: dict[str, str] = {
+    "SAMMasks": ".sam",
+    "SAMPrompts": "._sam_prompts",
+    "SegmentedMasks": ".sam",
+    "masks_to_map": "._mask_maps",
+}
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 __getattr__, __dir__ = lazy_attributes(__name__, _MODULES)
