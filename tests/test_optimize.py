@@ -87,10 +87,13 @@ def test_a_strip_is_run_with_its_halo(monkeypatch) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "options"), [("smfnet", {"base_layers": 1, "base_depth": 1}), ("sgafusion", {})])
-def test_peak_memory_is_less_than_half(name: str, options: dict[str, int], monkeypatch) -> None:
-    model, inputs = trained_like(name, **options), pair(name, 120, 160, semantic=512)
-    monkeypatch.setattr(strips, "PIXELS", strips.PIXELS // 16)  # a sixteenth of a picture of 480 x 640
+@pytest.mark.parametrize(
+    ("name", "options", "scale"),
+    [("smfnet", {"base_layers": 1, "base_depth": 1}, 4), ("sgafusion", {}, 4), ("psfusion", {}, 2)],
+)
+def test_peak_memory_is_less_than_half(name: str, options: dict[str, int], scale: int, monkeypatch) -> None:
+    model, inputs = trained_like(name, **options), pair(name, 480 // scale, 640 // scale, semantic=512)
+    monkeypatch.setattr(strips, "PIXELS", strips.PIXELS // scale**2)  # as many strips as in a picture of 480 x 640
     fast, alone = fb.optimize(model), fb.optimize(model, outputs=("fused",))
     before = peak_bytes(lambda: model(**inputs))
     assert peak_bytes(lambda: fast(**inputs)) < 0.7 * before
@@ -166,7 +169,8 @@ def test_outputs_that_are_not_asked_for_are_none(networks, name: str) -> None:
 def test_bfloat16_returns_float32_near_the_original(networks, name: str) -> None:
     model, inputs = networks[name], pair(name, 96, 96)
     fast = fb.optimize(model, torch.bfloat16)
-    assert {parameter.dtype for parameter in fast.parameters()} == {torch.bfloat16}
+    kept = {parameter.dtype for parameter in fast.parameters()} - {torch.bfloat16}
+    assert kept == ({torch.float32} if name == "psfusion" else set())  # its details at full resolution
     output = fast(**inputs)
     assert {value.dtype for value in tensors(output).values()} == {torch.float32}
     error = (output.fused - model(**inputs).fused).square().mean()

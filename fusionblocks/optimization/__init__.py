@@ -21,7 +21,7 @@ from fusionblocks.optimization import (  # noqa: F401  (each declares fast class
     smfnet,
 )
 from fusionblocks.optimization.folding import fold_norms
-from fusionblocks.optimization.recast import recast
+from fusionblocks.optimization.recast import convert, recast
 
 __all__ = ["optimize"]
 
@@ -93,7 +93,7 @@ def optimize(model: Model, dtype: torch.dtype | None = None, *, outputs: Sequenc
         fast.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
         fast.register_forward_hook(_finish)
         recast(fast)
-    return fast.to(dtype=dtype, memory_format=torch.channels_last)
+    return convert(fast, dtype).to(memory_format=torch.channels_last)
 
 
 def _wanted(outputs: Sequence[str] | None) -> frozenset[str] | None:
@@ -113,6 +113,7 @@ def _wanted(outputs: Sequence[str] | None) -> frozenset[str] | None:
 
 def _cast_inputs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     dtype = model.optimization.dtype
+    dtype = dtype and getattr(model, "input_dtype", dtype)
 
     def cast(value: Any) -> Any:
         return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

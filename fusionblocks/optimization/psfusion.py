@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,11 +26,13 @@ from fusionblocks.optimization.strips import in_strips, mean_in_strips, moments
 class FastFunnelStem(FunnelStem):
     """Both convolutions at full resolution and their funnel activations in one sweep."""
 
+    precise = ("full_resolution",)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of ``(B, in_channels, H, W)`` at full and at half resolution."""
         check_features("x", x, self.in_channels)
         full = in_strips(self.full_resolution, x, halo=6, factor=4)
-        return full, self.half_resolution(full)
+        return full, self.half_resolution(full.to(self.half_resolution[-1].weight.dtype))
 
 
 @fast(SDFM)
@@ -39,7 +43,8 @@ class FastSDFM(SDFM):
         """Fuse two maps ``(B, in_channels, H, W)`` to ``(B, C, H, W)``."""
         check_alike(self.in_channels, infrared=infrared, visible=visible)
         infrared = in_strips(self.infrared, infrared, halo=3, factor=4)
-        return self.fusion(infrared=infrared, visible=in_strips(self.visible, visible, halo=3, factor=4))
+        visible = in_strips(self.visible, visible, halo=3, factor=4)
+        return self.fusion.fuse(infrared, visible, onto=visible)
 
 
 @fast(AdaptiveFusion)
@@ -49,6 +54,10 @@ class FastAdaptiveFusion(AdaptiveFusion):
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
         """Fuse two maps ``(B, C, H, W)``."""
         check_alike(self.channels, infrared=infrared, visible=visible)
+        return self.fuse(infrared, visible)
+
+    def fuse(self, infrared: Tensor, visible: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Fuse, and overwrite ``onto`` with the result, which may be one of both maps."""
         means = torch.cat([x.mean(dim=(2, 3), keepdim=True) for x in (visible, infrared)], dim=1)
         scale = 1 + torch.sigmoid(self.recalibration(means))
         pooled = self.gate.pooled(mean_in_strips(lambda *maps: self._aggregated(scale, *maps), visible, infrared))
@@ -58,7 +67,7 @@ class FastAdaptiveFusion(AdaptiveFusion):
             scale_visible, scale_infrared = scale.chunk(2, dim=1)
             return torch.lerp(infrared * scale_infrared, visible * scale_visible, weight)
 
-        return in_strips(mix, visible, infrared, halo=0)
+        return in_strips(mix, visible, infrared, halo=0, onto=onto)
 
     def _aggregated(self, scale: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
         return self.aggregation(torch.cat([visible, infrared], dim=1) * scale)
@@ -68,14 +77,18 @@ class FastAdaptiveFusion(AdaptiveFusion):
 class FastSemanticInjection(SemanticInjection):
     """Scale and shift from one convolution, with both norms, in one sweep behind the one that finds the moments."""
 
+    precise = ("norm_scale",)
+
     def prepare(self) -> None:
         """Concatenate the outputs of both convolutions, and take the batch norm into scale and shift."""
         scale, shift = affine(self.bn)
-        dtype = self.gamma.weight.dtype
+        gamma: Any = self.gamma
+        beta: Any = self.beta
+        dtype = gamma.weight.dtype
         self.norm_scale = frozen(scale[:, None, None].to(torch.promote_types(dtype, torch.float32)))
-        modulation = nn.utils.skip_init(nn.Conv2d, self.gamma.in_channels, 2 * self.channels, 3, padding=1, dtype=dtype)
-        modulation.weight = frozen(torch.cat([self.gamma.weight, self.beta.weight]))
-        modulation.bias = frozen(torch.cat([self.gamma.bias, (self.beta.bias.double() + shift).to(dtype)]))
+        modulation = nn.utils.skip_init(nn.Conv2d, gamma.in_channels, 2 * self.channels, 3, padding=1, dtype=dtype)
+        modulation.weight = frozen(torch.cat([gamma.weight, beta.weight]))
+        modulation.bias = frozen(torch.cat([gamma.bias, (beta.bias.double() + shift).to(dtype)]))
         self.modulation = modulation
         del self.gamma, self.beta, self.bn
 
@@ -93,7 +106,7 @@ class FastSemanticInjection(SemanticInjection):
             gamma, beta = self.modulation(self.embedding(semantic)).chunk(2, dim=1)
             # the difference from the mean may be small: not in bfloat16
             normalized = (x.to(scale.dtype) - mean) * scale
-            return torch.addcmul(beta.to(scale.dtype), normalized, 1 + torch.sigmoid(gamma)).to(x.dtype)
+            return torch.addcmul(beta.to(scale.dtype), normalized, 1 + torch.sigmoid(gamma)).to(semantic.dtype)
 
         return in_strips(modulate, x, semantic, halo=2, factor=2)
 
@@ -126,7 +139,14 @@ class FastSceneFidelityPath(SceneFidelityPath):
 
 @fast(PSFusion)
 class FastPSFusion(PSFusion):
-    """Lets go of the encoders' levels once they are fused, and predicts and restores what is asked for alone."""
+    """Lets go of the encoders' levels once they are fused, and predicts and restores what is asked for alone.
+
+    The details at full resolution, which the instance norms behind them amplify, stay in float32.
+    """
+
+    precise = ("detail_fusion.0",)
+    input_dtype = torch.float32
+    optimization: Any
 
     def forward(self, infrared: Tensor, visible: Tensor) -> FusionOutput:
         """Fuse a pair, see :meth:`PSFusion.forward`."""

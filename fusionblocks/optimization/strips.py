@@ -56,7 +56,9 @@ def pays(x: Tensor) -> bool:
     )
 
 
-def in_strips(function: Callable[..., Result], *maps: Tensor, halo: int, factor: int = 1) -> Result:
+def in_strips(
+    function: Callable[..., Result], *maps: Tensor, halo: int, factor: int = 1, onto: Tensor | None = None
+) -> Result:
     """Return ``function(*maps)``, which keeps height and width, worked out strip by strip where that pays.
 
     Args:
@@ -64,10 +66,11 @@ def in_strips(function: Callable[..., Result], *maps: Tensor, halo: int, factor:
         *maps: Its arguments, all of the same height and width.
         halo: Rows above and below a row that ``function`` sees.
         factor: How many times higher than usual the strips are: a long chain has a large halo.
+        onto: A map that may be overwritten with the one result; one of the arguments where there is no halo.
     """
     if not pays(maps[0]):
         return function(*maps)
-    outputs: list[Any] = []
+    outputs: list[Any] = [] if onto is None else [onto]
     result: Any = None
     for strip in strips(maps[0], halo=halo, factor=factor):
         result = function(*(strip.of(x) for x in maps))
