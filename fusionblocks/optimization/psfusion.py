@@ -44,7 +44,8 @@ class FastSDFM(SDFM):
         check_alike(self.in_channels, infrared=infrared, visible=visible)
         infrared = in_strips(self.infrared, infrared, halo=3, factor=4)
         visible = in_strips(self.visible, visible, halo=3, factor=4)
-        return self.fusion.fuse(infrared, visible, onto=visible)
+        fusion: Any = self.fusion
+        return fusion.fuse(infrared, visible, onto=visible)
 
 
 @fast(AdaptiveFusion)
