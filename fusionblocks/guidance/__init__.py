@@ -5,10 +5,17 @@ from __future__ import annotations
 from fusionblocks._lazy import lazy_attributes
 
 _MODULES: dict[str, str] = {
+    "CLIPDegradationClassifier": ".clip",
+    "DegradationOutput": ".clip",
     "SAMMasks": ".sam",
     "SAMPrompts": "._sam_prompts",
     "SegmentedMasks": ".sam",
+    "add_lora": ".lora",
+    "load_lora": ".lora",
+    "lora_state_dict": ".lora",
     "masks_to_map": "._mask_maps",
+    "merge_lora": ".lora",
+    "unmerge_lora": ".lora",
 }
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -10,7 +10,8 @@ import secrets
 import time
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,10 +46,25 @@ def content_key(*arrays: Tensor | np.ndarray, **settings: Any) -> str:
 def _content(array: Tensor | np.ndarray) -> tuple[str, list[int], memoryview]:
     if isinstance(array, Tensor):
         flat = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        return str(array.dtype).removeprefix("torch."), list(array.shape), memoryview(flat.numpy())
+        return str(array.dtype).removeprefix("torch."), list(array.shape), flat.numpy().data
     if not isinstance(array, np.ndarray) or array.dtype.hasobject:
         raise TypeError(f"content_key takes tensors and arrays of numbers, got {type(array).__name__}")
-    return str(array.dtype), list(array.shape), memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return str(array.dtype), list(array.shape), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside ``path`` that takes its place once it is written and on the disk."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _read(stream: IO[bytes]) -> dict[str, np.ndarray]:
@@ -101,16 +117,8 @@ class DiskCache:
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray) or array.dtype.hasobject:
                 raise TypeError(f"{name} must be an array of numbers, got {type(array).__name__}")
-        temporary = self.folder / f".{secrets.token_hex(8)}.tmp"
-        try:
-            with temporary.open("xb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with whole_file(path) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def _path(self, key: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
@@ -125,3 +133,29 @@ class DiskCache:
                     temporary.unlink()
             except FileNotFoundError:  # another process was faster
                 continue
+
+
+class Fingerprint:
+    """The weights of a frozen network as a short string, hashed anew when one was replaced or changed in place.
+
+    Hashing takes a second or so for a large network, and watching the weights next to nothing. A change behind
+    autograd's back (``weight.data.add_(1)``) goes unseen: what trains is hashed by itself, each time.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Tensor, tuple]] = []
+        self._digest = ""
+
+    def __call__(self, weights: Mapping[str, Tensor]) -> str:
+        """Return the fingerprint of named weights."""
+        now = [(weight, _state_of(weight)) for _, weight in sorted(weights.items())]
+        same = len(now) == len(self._seen) and all(a is b and s == t for (a, s), (b, t) in zip(now, self._seen))
+        if not same or not self._digest:
+            self._digest = content_key(*(weight for weight, _ in now), names=sorted(weights))
+            self._seen = now  # the tensors are held, so that none of another network takes the place of one
+        return self._digest
+
+
+def _state_of(weight: Tensor) -> tuple:
+    version = None if weight.is_inference() else weight._version
+    return version, weight.data_ptr(), weight.dtype, weight.device
