@@ -57,25 +57,30 @@ def no_truncated_pictures() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
-def decode(file: BinaryIO) -> np.ndarray:
-    """Return the upright picture of an open file."""
+def decode(file: BinaryIO, raw: bool = False) -> np.ndarray:
+    """Return the upright picture of an open file, in colour or, if ``raw``, by its samples as they lie."""
     head = file.read(8)
     file.seek(0)
     if not head:
         raise ValueError("the file is empty")
     if head.startswith(_TIFF_HEADS):
-        return _decode_tiff(file)
+        return _decode_tiff(file, raw)
     for magic, opener in _OPENERS.items():
         if head.startswith(magic):
-            return _decode_pillow(file, opener)
+            return _decode_pillow(file, opener, raw)
     raise ValueError("it is no PNG, TIFF, JPEG or BMP picture")
 
 
-def pixels(image: Image.Image) -> np.ndarray:
-    """Return the pixels of a PIL image as ``(H, W)`` or ``(H, W, 3)``, without its alpha."""
+def pixels(image: Image.Image, raw: bool = False) -> np.ndarray:
+    """Return the pixels of a PIL image as ``(H, W)`` or ``(H, W, 3)``, without its alpha.
+
+    If ``raw``, a palette picture gives its indices and an RGBA one all four samples.
+    """
     mode = image.mode
     if 0 in image.size:
         raise ValueError("it has no pixels")
+    if raw and mode in ("P", "RGBA"):
+        return np.array(image)
     if mode == "1":
         image = image.convert("L")
     elif mode in ("La", "RGBa"):  # premultiplied
@@ -115,7 +120,7 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
-def _decode_pillow(file: BinaryIO, opener: Callable[[BinaryIO], ImageFile.ImageFile]) -> np.ndarray:
+def _decode_pillow(file: BinaryIO, opener: Callable[[BinaryIO], ImageFile.ImageFile], raw: bool) -> np.ndarray:
     def reopen() -> ImageFile.ImageFile:
         file.seek(0)
         return opener(file)
@@ -131,7 +136,7 @@ def _decode_pillow(file: BinaryIO, opener: Callable[[BinaryIO], ImageFile.ImageF
     if image.format == "PNG" and _rawmode(image).endswith(";16B") and image.mode != "I;16":
         array = _sixteen_bits(reopen)
     else:
-        array = pixels(image)
+        array = pixels(image, raw)
     return _upright(array, image.getexif().get(_ORIENTATION, 1))
 
 
@@ -185,7 +190,7 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeFilter(collect)
 
 
-def _decode_tiff(file: BinaryIO) -> np.ndarray:
+def _decode_tiff(file: BinaryIO, raw: bool) -> np.ndarray:
     with _complaints() as complaints, tifffile.TiffFile(file) as tiff:
         page = _only_page(tiff)
         damaged = {int(code) for text in complaints for code in re.findall(r"TiffTag (\d+) ", text)} & _LAYOUT_TAGS
@@ -195,7 +200,7 @@ def _decode_tiff(file: BinaryIO) -> np.ndarray:
         _check_layout(page)
         _check_complete(page, file)
         if page.bitspersample <= 8:
-            return _pillow_tiff(file)
+            return _pillow_tiff(file, raw)
         array = _deep_samples(page, file)
     real = array.dtype == np.float32
     if real and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
@@ -271,7 +276,7 @@ def _deep_samples(page: tifffile.TiffPage, file: BinaryIO) -> np.ndarray:
     return _upright(array, tag.value if tag is not None else 1)
 
 
-def _pillow_tiff(file: BinaryIO) -> np.ndarray:
+def _pillow_tiff(file: BinaryIO, raw: bool = False) -> np.ndarray:
     """Decode with Pillow, which turns TIFF upright by itself."""
 
     def reopen() -> ImageFile.ImageFile:
@@ -281,4 +286,4 @@ def _pillow_tiff(file: BinaryIO) -> np.ndarray:
     image = reopen()
     if ";16" in _rawmode(image) and not image.mode.startswith("I;16"):
         return _sixteen_bits(reopen)
-    return pixels(image)
+    return pixels(image, raw)

@@ -27,7 +27,7 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], *, raw: bool = False) -> np.ndarray:
     """Read a PNG, TIFF, JPEG or BMP picture, at its own depth.
 
     The orientation that a camera noted (EXIF) is applied. Alpha is dropped: a transparent pixel keeps its colour.
@@ -37,9 +37,12 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
     Args:
         path: The file; its content decides how it is read, not its suffix.
+        raw: Leave the samples of a picture of 8 bits as they lie, for files whose values are no colours: the indices of
+            a palette instead of its colours, and alpha as a fourth channel.
 
     Returns:
-        ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float TIFF with values in [0, 1].
+        ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float TIFF with values in [0, 1]; with ``raw``, also
+        ``(H, W, 4)`` uint8.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -63,7 +66,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
     try:
         with path.open("rb") as file, no_truncated_pictures():
-            array = decode(file)
+            array = decode(file, raw)
     except _DAMAGE as error:
         raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

@@ -346,3 +346,15 @@ def test_a_damaged_checksum_is_refused(tmp_path: Path) -> None:
     data = bytearray(png(RGB16, 2))
     data[80] ^= 0x10
     refusal(tmp_path, bytes(data), "")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_raw_samples_are_palette_indices_and_all_four_channels(tmp_path: Path, kind: str) -> None:
+    indices = Image.fromarray(GRAY8 % 9, mode="P")
+    indices.putpalette(np.arange(255, 228, -1, dtype=np.uint8).tobytes())
+    for name, image, expected in (("p", indices, GRAY8 % 9), ("a", Image.fromarray(RGBA8), RGBA8)):
+        image.save(tmp_path / name, kind)
+        assert_same(read_image(tmp_path / name, raw=True), expected)
+        assert read_image(tmp_path / name).shape == (*expected.shape[:2], 3)
+    Image.fromarray(GRAY8).save(tmp_path / "g", kind)
+    assert_same(read_image(tmp_path / "g", raw=True), GRAY8)
