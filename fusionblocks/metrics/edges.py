@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fusionblocks.image._local import sum_windows
 from fusionblocks.image.filters import add_border, sobel
 from fusionblocks.metrics._inputs import gray_levels
-from fusionblocks.metrics._local import sum_windows
 
 
 def edge_preservation(

@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fusionblocks.image._math import pearson, safe_sqrt
 from fusionblocks.metrics._inputs import gray_levels
-from fusionblocks.metrics._math import check_choice, pearson, safe_sqrt
+from fusionblocks.metrics._math import check_choice
 
 NoiseVariant = Literal["cddfuse", "vifb", "standard"]
 

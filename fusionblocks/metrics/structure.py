@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionblocks.image._local import moments, sum_windows
 from fusionblocks.image.filters import add_border, gaussian_kernel
 from fusionblocks.image.similarity import K1, K2
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
-from fusionblocks.metrics._local import moments, reduce_sources, sum_windows
+from fusionblocks.metrics._math import reduce_sources
 
 # exponents of the five scales, from the finest to the coarsest
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

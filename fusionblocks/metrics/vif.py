@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fusionblocks.image.filters import gaussian_kernel
+from fusionblocks.image._fidelity import SMALLEST, fidelities
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
-from fusionblocks.metrics._local import filter_valid, moments, reduce_sources, sum_windows
-
-# variance of the eye's own noise, and the variance below which a window counts as flat
-_NOISE, _FLAT = 2.0, 1e-10
-#: At the fourth scale a window of three pixels must still fit.
-_SMALLEST = 41
+from fusionblocks.metrics._math import reduce_sources
 
 
 def visual_information_fidelity(
@@ -61,33 +55,5 @@ def visual_information_fidelity(
         tensor([2.0000], dtype=torch.float64)
     """
     f, a, b = gray_levels(fused, infrared, visible)
-    check_smallest("VIF", f, _SMALLEST)
-    return reduce_sources(_fidelities(torch.stack((f, a, b))), reduction)
-
-
-def _fidelities(pictures: Tensor) -> Tensor:
-    """Return the fidelity of the first picture to each of the others, ``(P, B, 1, H, W)`` to ``(P - 1, B)``."""
-    # variances do not depend on the mean: without it they are exact to more digits, and exactly 0 for a constant
-    pictures = pictures - pictures.mean(dim=(-2, -1), keepdim=True)
-    information = pictures.new_zeros(())
-    for scale in range(1, 5):
-        side = 2 ** (5 - scale) + 1
-        window = gaussian_kernel(side / 5, side, dtype=pictures.dtype, device=pictures.device)
-        if scale > 1:
-            pictures = filter_valid(pictures, window, stride=2)
-        information = information + sum_windows(partial(_information, window=window), pictures, side)
-    kept, available = information
-    constant = available == 0
-    return torch.where(constant, 1.0, kept / available.masked_fill(constant, 1.0))
-
-
-def _information(pictures: Tensor, window: Tensor) -> Tensor:
-    """Return the information that the first picture keeps of each other, and what that one has: ``(2, P - 1, B)``."""
-    _, variance, covariance = moments(pictures, window)
-    variance = variance * (variance >= _FLAT)
-    spread, source = variance[:1], variance[1:]
-    # a window that tells nothing, or tells it inverted, keeps no information
-    gain = (covariance * (spread > 0) * (source > 0)).clamp_min(0) / (source + _FLAT)
-    noise = (spread - gain * covariance).clamp_min(_FLAT)
-    kept, available = gain * gain * source / (noise + _NOISE), source / _NOISE
-    return torch.stack([information.log1p().sum(dim=(-3, -2, -1)) for information in (kept, available)])
+    check_smallest("VIF", f, SMALLEST)
+    return reduce_sources(fidelities(torch.stack((f, a, b))), reduction)

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionblocks.image._local import filter_valid
 from fusionblocks.image.filters import add_border, sobel
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
-from fusionblocks.metrics._local import filter_valid
 
 
 def chen_blum(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from fusionblocks.image import _local
+from fusionblocks.image._local import filter_valid
 from fusionblocks.image.filters import gaussian_kernel, separable
 from fusionblocks.metrics import (
-    _local,
     edge_preservation,
     fusion_artifacts,
     structural_similarity,
     visual_information_fidelity,
 )
-from fusionblocks.metrics._local import filter_valid
 from tests.metrics import oracles
 from tests.metrics.pictures import arrays, pictures, unit
 

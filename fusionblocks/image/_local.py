@@ -87,12 +87,3 @@ def sum_windows(score: Callable[[Tensor], Tensor], pictures: Tensor, window: int
         strips = [part[..., top : top + rows + window - 1, :] for top in range(0, windows, rows)]
         scores.append(sum((score(strip) for strip in strips[1:]), start=score(strips[0])))
     return torch.cat(scores, dim=-1)
-
-
-def reduce_sources(scores: Tensor, reduction: str) -> Tensor:
-    """Return the sum or the mean over the two sources of ``(2, B)``."""
-    if reduction == "sum":
-        return scores.sum(0)
-    if reduction == "mean":
-        return scores.mean(0)
-    raise ValueError(f"reduction must be 'sum' or 'mean', got {reduction!r}")
