@@ -17,12 +17,17 @@ _MODULES = {
     "PSFusion": ".models.psfusion",
     "SGAFusion": ".models.sgafusion",
     "SGDFuse": ".models.sgdfuse",
+    "SGDFusePipeline": ".models.sgdfuse_pipeline",
     "SMFNet": ".models.smfnet",
     "create_model": ".models.registry",
     "list_models": ".models.registry",
     "load_official": ".models.official",
     # pictures in, picture out
     "fuse": ".inference",
+    # what the experts of a network did
+    "ExpertReport": ".experts",
+    "ExpertWeights": ".experts",
+    "expert_report": ".experts",
     # a network made fast
     "optimize": ".optimization",
     # subpackages
@@ -32,6 +37,7 @@ _MODULES = {
     "metrics": ".metrics",
     "models": ".models",
     "ops": ".ops",
+    "training": ".training",
 }
 
 __all__ = sorted([*_MODULES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]

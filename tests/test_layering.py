@@ -47,11 +47,12 @@ LAYERS = {
     ),
     "models": layer("torch numpy einops timm diffusers huggingface_hub safetensors", "_loading blocks guidance image"),
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
+    "experts": layer("torch matplotlib", "blocks image models inference", "matplotlib"),
     "optimization": layer("torch timm einops", "blocks image models"),
-    "training": layer("torch numpy accelerate tqdm tensorboard", f"{BELOW_INFERENCE} inference", facade=True),
-    "cli": layer("torch numpy typer rich", f"{BELOW_INFERENCE} inference training", facade=True),
+    "training": layer("torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True),
+    "cli": layer("torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts training", facade=True),
     "__main__": layer(ours="cli"),
-    "__init__": layer(ours=f"{BELOW_INFERENCE} inference optimization training"),
+    "__init__": layer(ours=f"{BELOW_INFERENCE} inference experts optimization training"),
 }
 
 

@@ -12,6 +12,8 @@ import fusionblocks as fb
 
 TOP_LEVEL = {
     "__version__",
+    "ExpertReport",
+    "ExpertWeights",
     "FusionModel",
     "FusionOutput",
     "Laplacian",
@@ -19,10 +21,12 @@ TOP_LEVEL = {
     "PSFusion",
     "SGAFusion",
     "SGDFuse",
+    "SGDFusePipeline",
     "SMFNet",
     "blocks",
     "create_model",
     "data",
+    "expert_report",
     "fuse",
     "image",
     "list_models",
@@ -31,6 +35,7 @@ TOP_LEVEL = {
     "models",
     "ops",
     "optimize",
+    "training",
 }
 BLOCKS = {
     "AdaptiveFusion",
@@ -101,7 +106,18 @@ OPS = {
     "folded_token_attention",
     "token_attention",
 }
-DATA = {"SyntheticScene", "match_folders", "pair_folders", "synthetic_scene"}
+DATA = {
+    "DEGRADATIONS",
+    "DegradedPictures",
+    "LabelledPictures",
+    "SyntheticScene",
+    "class_folders",
+    "degrade",
+    "hold_out",
+    "match_folders",
+    "pair_folders",
+    "synthetic_scene",
+}
 METRICS = {
     "CONVENTIONS",
     "Comparison",
@@ -139,6 +155,7 @@ CONTRACT = {
     "fusionblocks.image": IMAGE,
     "fusionblocks.metrics": METRICS,
     "fusionblocks.ops": OPS,
+    "fusionblocks.training": {"class_accuracy", "train_classifier"},
 }
 PACKAGES = [*CONTRACT, "fusionblocks.models"]
 

@@ -201,4 +201,5 @@ class DegradationExperts(MixtureOfExperts):
                 LowLightExpert(channels, iterations=iterations),
                 nn.Conv2d(channels, channels, 1),
             ],
+            names=("dehaze", "low light", "base"),
         )

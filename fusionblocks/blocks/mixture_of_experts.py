@@ -68,9 +68,10 @@ class MixtureOfExperts(nn.Module):
         reduction: Bottleneck reduction of each :class:`UniNet`.
         negative_slope: Slope of the final leaky ReLU for negative values.
         experts: Modules to use as experts.
+        names: What each expert is called in reports; by default ``"expert 1"``, ``"expert 2"``, ...
 
     Raises:
-        ValueError: If a size is not a positive integer, or ``experts`` is empty.
+        ValueError: If a size is not a positive integer, ``experts`` is empty, or there is not one name an expert.
 
     Reference:
         SGAFusion: Semantic-Guided Adaptive Fusion for Infrared-Visible Images Under Degradation Conditions (2025),
@@ -97,6 +98,7 @@ class MixtureOfExperts(nn.Module):
         reduction: int = 8,
         negative_slope: float = 0.2,
         experts: Sequence[nn.Module] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         check_positive(channels=channels, num_experts=num_experts, reduction=reduction)
@@ -104,7 +106,12 @@ class MixtureOfExperts(nn.Module):
             experts = [UniNet(channels, reduction=reduction) for _ in range(num_experts)]
         if len(experts) == 0:
             raise ValueError("experts must hold at least one module, got none")
+        if names is None:
+            names = [f"expert {i + 1}" for i in range(len(experts))]
+        if len(names) != len(experts):
+            raise ValueError(f"names must hold one name for each of {len(experts)} experts, got {len(names)}")
         self.channels = channels
+        self.names = tuple(names)
         self.experts = nn.ModuleList(experts)
         self.gating = nn.Conv2d(channels, len(experts), 1)
         self.act = nn.LeakyReLU(negative_slope)

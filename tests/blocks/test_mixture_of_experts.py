@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fusionblocks.blocks import MixtureOfExperts, UniNet
+from fusionblocks.blocks import DegradationExperts, MixtureOfExperts, UniNet
 from fusionblocks.models.checkpoints import sgafusion
 from tests.helpers.block_tester import BlockTester
 
@@ -69,3 +69,11 @@ def test_wrong_arguments_are_refused_by_name():
             MixtureOfExperts(**options)
     with pytest.raises(ValueError, match="experts"):
         MixtureOfExperts(8, experts=[])
+    with pytest.raises(ValueError, match="names must hold one name for each of 2 experts, got 1"):
+        MixtureOfExperts(8, names=["lonely"])
+
+
+def test_experts_have_names():
+    assert MixtureOfExperts(8, num_experts=3).names == ("expert 1", "expert 2", "expert 3")
+    assert MixtureOfExperts(8, experts=[nn.Identity()], names=["keep"]).names == ("keep",)
+    assert DegradationExperts(8, pool_size=4).names == ("dehaze", "low light", "base")
