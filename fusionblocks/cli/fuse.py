@@ -19,6 +19,7 @@ from fusionblocks.cli._console import (
     refuse,
     report_skipped,
 )
+from fusionblocks.cli._guides import attach_guide, open_report, report_files, write_report
 
 
 def fuse(
@@ -43,6 +44,21 @@ def fuse(
     visible_mask: Annotated[
         Path | None, typer.Option(help="Mask of the visible picture for sgdfuse: a gray picture, or a folder.")
     ] = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="What computes the network's guidance: clip (sgafusion) or sam (sgdfuse).")
+    ] = None,
+    guidance_checkpoint: Annotated[
+        str | None, typer.Option(help="Its weights: a file, or for clip a tag of open_clip.")
+    ] = None,
+    guidance_adapters: Annotated[
+        Path | None, typer.Option(help="Adapters and heads for clip, written by [bold]fusionblocks train-guidance[/].")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps what the guide computes, for the next run.")
+    ] = None,
+    experts: Annotated[
+        Path | None, typer.Option(help="Folder to write which expert acted where to: a picture and a table a pair.")
+    ] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave pictures that exist.")] = False,
 ) -> None:
     """Fuse one pair of pictures, or two folders of pictures paired by name."""
@@ -52,6 +68,9 @@ def fuse(
     problems: tuple[str, ...] = ()
     try:
         network = _open_network(model, checkpoint, device)
+        attach_guide(network, guidance, guidance_checkpoint, guidance_adapters, cache)
+        if experts is not None:
+            open_report(network, experts, tile)
         folders = infrared.is_dir() or visible.is_dir()
         if folders:
             listing = pair_folders(infrared, visible)
@@ -74,13 +93,13 @@ def fuse(
         guides = _Guides(semantic, infrared_mask, visible_mask)
         options = {"model": network, "resize": resize, "tile": tile}
         if not folders:
-            _fuse_one(pairs[0], targets[0], skip_existing, guides, options)
+            _fuse_one(pairs[0], targets[0], skip_existing, guides, options, experts)
             out.print(f"{targets[0]}", highlight=False)
             return
-    except BAD_INPUT as error:
+    except (*BAD_INPUT, ModuleNotFoundError) as error:
         refuse(error)
 
-    failures = [*problems, *_fuse_all(pairs, targets, skip_existing, guides, options)]
+    failures = [*problems, *_fuse_all(pairs, targets, skip_existing, guides, options, experts)]
     report_skipped(failures)
     done = len(pairs) + len(problems) - len(failures)
     out.print(f"{done} pictures in {output}, {len(failures)} skipped", highlight=False)
@@ -98,6 +117,9 @@ class _Guides:
             for name, path in {"infrared_mask": infrared_mask, "visible_mask": visible_mask}.items()
             if path is not None
         }
+        for name, path in self.masks.items():
+            if not path.exists():
+                raise FileNotFoundError(f"--{name.replace('_', '-')} {path} does not exist")
 
     @staticmethod
     def _embedding(file: Path) -> Any:
@@ -112,33 +134,50 @@ class _Guides:
 
     def of(self, name: str) -> dict[str, Any]:
         """Return the guidance of the pair called ``name``."""
-        from fusionblocks.image import array_to_tensor, luma, read_image
-
         guidance: dict[str, Any] = {} if self.semantic is None else {"semantic": self.semantic}
         for mask, path in self.masks.items():
-            files = sorted(path.glob(f"{name}.*")) if path.is_dir() else [path]
+            files = [file for file in path.iterdir() if file.stem == name] if path.is_dir() else [path]
             if len(files) != 1:
                 raise ValueError(f"--{mask.replace('_', '-')} {path} holds {len(files)} files named {name}, expected 1")
-            picture = array_to_tensor(mask, read_image(files[0]))
-            guidance[mask] = luma(picture) if picture.shape[0] == 3 else picture
+            guidance[mask] = files[0]
         return guidance
 
 
-def _fuse_one(pair: Any, target: Path, skip_existing: bool, guides: _Guides, options: dict[str, Any]) -> None:
-    """Fuse one pair of files into a file; the file is whole or absent."""
+def _fuse_one(
+    pair: Any, target: Path, skip_existing: bool, guides: _Guides, options: dict[str, Any], experts: Path | None
+) -> None:
+    """Fuse one pair of files into a file; the file is whole or absent, and the last one that is written."""
     import numpy as np
 
     from fusionblocks.image import write_image
-    from fusionblocks.inference import fuse as fuse_pictures
 
-    if skip_existing and target.exists():
+    files = [target] if experts is None else [target, *report_files(experts, target.stem)]
+    if skip_existing and all(file.exists() for file in files):
         return
-    picture = fuse_pictures(pair.infrared, pair.visible, **options, **guides.of(pair.name))
+    picture = _fused(pair, target.stem, guides, options, experts)
     write_image(target, np.asarray(picture))
 
 
+def _fused(pair: Any, name: str, guides: _Guides, options: dict[str, Any], experts: Path | None) -> Any:
+    """Return the fused picture of a pair, once the report of the experts is written where one is wanted."""
+    from fusionblocks.experts import expert_report
+    from fusionblocks.inference import fuse as fuse_pictures
+
+    guidance = guides.of(pair.name)
+    if experts is None:
+        return fuse_pictures(pair.infrared, pair.visible, **options, **guidance)
+    report = expert_report(options["model"], pair.infrared, pair.visible, resize=options["resize"], **guidance)
+    write_report(report, experts, name)
+    return report.fused
+
+
 def _fuse_all(
-    pairs: Any, targets: list[Path], skip_existing: bool, guides: _Guides, options: dict[str, Any]
+    pairs: Any,
+    targets: list[Path],
+    skip_existing: bool,
+    guides: _Guides,
+    options: dict[str, Any],
+    experts: Path | None,
 ) -> list[str]:
     """Fuse every pair under a progress bar and return a line for each that failed."""
     failures = []
@@ -147,7 +186,7 @@ def _fuse_all(
         for pair, target in zip(pairs, targets, strict=True):
             progress.update(task, name=pair.name)
             try:
-                _fuse_one(pair, target, skip_existing, guides, options)
+                _fuse_one(pair, target, skip_existing, guides, options, experts)
             except (*BAD_INPUT, RuntimeError, MemoryError) as error:
                 failures.append(f"{pair.name}: {one_line(error)}")
             progress.advance(task)
