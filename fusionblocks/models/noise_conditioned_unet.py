@@ -15,7 +15,33 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 
-class NoiseConditionedUNet(UNet2DModel):
+class StrictLoading:
+    """Makes a diffusers model refuse a file that lacks a weight; diffusers alone would leave it random."""
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+        """Load a model that ``save_pretrained`` wrote.
+
+        Args:
+            *arguments: As of ``diffusers.ModelMixin.from_pretrained``: the folder or the name on the hub.
+            **options: Likewise.
+
+        Raises:
+            ValueError: If a weight is missing or surplus; the message names it.
+        """
+        wants_info = options.pop("output_loading_info", False)
+        model, info = super().from_pretrained(*arguments, output_loading_info=True, **options)  # type: ignore[misc]
+        problems = [
+            f"{len(info[kind])} {word}: {', '.join(sorted(info[kind]))}"
+            for kind, word in (("missing_keys", "missing"), ("unexpected_keys", "surplus"))
+            if info[kind]
+        ]
+        if problems:
+            raise ValueError(f"the weights in {arguments[0]} do not fit {cls.__name__}: {'; '.join(problems)}")
+        return (model, info) if wants_info else model
+
+
+class NoiseConditionedUNet(StrictLoading, UNet2DModel):
     """Denoising U-Net that is told the noise level ``sqrt(alpha_bar)`` itself instead of a step's number.
 
     A subclass of diffusers' ``UNet2DModel`` with SR3's two differences: the noise level goes through a small network

@@ -12,6 +12,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    LMSDiscreteScheduler,
     PNDMScheduler,
 )
 from torch import Tensor
@@ -117,8 +118,7 @@ def make_scheduler(name: str = "ddim") -> Any:
         >>> make_scheduler("published").config.num_train_timesteps
         60
     """
-    if name not in SAMPLERS:
-        raise ValueError(f"unknown sampler {name!r}{closest(str(name), list(SAMPLERS))}; known: {', '.join(SAMPLERS)}")
+    _check_name(name)
     kind = {"ddim": DDIMScheduler, "dpm-solver++": DPMSolverMultistepScheduler, "published": DDPMScheduler}[name]
     return kind(
         num_train_timesteps=PUBLISHED_STEPS if name == "published" else TRAINING_STEPS,
@@ -218,9 +218,8 @@ def check_sampling(name: str, steps: int, strength: float) -> None:
     Raises:
         ValueError: If the sampler's name is unknown, or a number is out of its range.
     """
-    scheduler = make_scheduler(name)
-    # the published sampler has its own number of steps, and this one plays no part
-    check_steps(make_scheduler("dpm-solver++") if name == "published" else scheduler, steps, strength)
+    _check_name(name)
+    _check_steps(TRAINING_STEPS, steps, strength, evenly=name == "ddim")
 
 
 def check_steps(scheduler: Any, steps: int, strength: float) -> None:
@@ -229,10 +228,21 @@ def check_steps(scheduler: Any, steps: int, strength: float) -> None:
     Raises:
         ValueError: If a number is out of its range.
     """
-    total = len(scheduler.alphas_cumprod)
+    # DDIM goes down by a fixed number of timesteps
+    evenly = isinstance(scheduler, DDIMScheduler | DDIMParallelScheduler)
+    evenly = evenly and scheduler.config.timestep_spacing != "leading"
+    _check_steps(len(scheduler.alphas_cumprod), steps, strength, evenly)
+
+
+def _check_name(name: str) -> None:
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}{closest(str(name), list(SAMPLERS))}; known: {', '.join(SAMPLERS)}")
+
+
+def _check_steps(total: int, steps: int, strength: float, evenly: bool) -> None:
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= total:
         raise ValueError(f"the number of sampling steps must be an integer from 1 to {total}, got {steps!r}")
-    if isinstance(scheduler, _EVENLY_STEPPING) and total % steps:
+    if evenly and total % steps:
         raise ValueError(
             f"the number of sampling steps must divide {total} for the sampler 'ddim', got {steps}; "
             "'dpm-solver++' takes any number"
@@ -256,6 +266,8 @@ def check_scheduler(scheduler: Any) -> None:
             "scheduler must be a diffusers scheduler over discrete steps, with alphas_cumprod "
             f"(DDIMScheduler, DPMSolverMultistepScheduler, ...), got {name}"
         )
+    if isinstance(scheduler, PNDMScheduler | LMSDiscreteScheduler):  # these weigh steps that were never made
+        raise ValueError(f"scheduler must be able to begin at any step, and {name} cannot")
     config = scheduler.config
     prediction = config.get("prediction_type", "epsilon")
     if prediction != "epsilon" or config.get("use_flow_sigmas"):
@@ -277,10 +289,6 @@ def check_scheduler(scheduler: Any) -> None:
     ]
     if len(required) > 3:  # of RePaint, ...
         raise TypeError(f"scheduler must step by a prediction, a timestep and a sample alone; {name} wants {required}")
-
-
-# their step goes down by a fixed number of timesteps
-_EVENLY_STEPPING = (DDIMScheduler, DDIMParallelScheduler, PNDMScheduler)
 
 
 def _takes_exact_steps(scheduler: Any) -> bool:

@@ -16,8 +16,8 @@ from fusionblocks.blocks.msfem import MSFEM
 from fusionblocks.blocks.transformer import TransformerBlock
 from fusionblocks.image import luma, with_luma
 from fusionblocks.image.checks import check_pair
-from fusionblocks.models.base import FusionModel, FusionOutput
-from fusionblocks.models.noise_conditioned_unet import NoiseConditionedUNet
+from fusionblocks.models.base import FusionModel, FusionOutput, build_config
+from fusionblocks.models.noise_conditioned_unet import NoiseConditionedUNet, StrictLoading
 from fusionblocks.models.schedules import check_sampling, sampling
 from fusionblocks.models.sgdfuse_sampling import (
     diffuse,
@@ -68,7 +68,7 @@ class SGDFuseConfig:
     strength: float = 0.25
 
 
-class PreliminaryFusion(ModelMixin, ConfigMixin):
+class PreliminaryFusion(StrictLoading, ModelMixin, ConfigMixin):
     """Stage I: both modalities enhanced, then blended pixel by pixel with weights from a transformer.
 
     Like the denoiser, it is one of diffusers' models, so that a pipeline can save and load it.
@@ -107,7 +107,7 @@ class PreliminaryFusion(ModelMixin, ConfigMixin):
         return with_luma(gray + weight * (infrared - gray), visible)
 
 
-class AggregationHead(HFAH, ModelMixin, ConfigMixin):
+class AggregationHead(HFAH, StrictLoading, ModelMixin, ConfigMixin):
     """The head :class:`~fusionblocks.HFAH` as one of diffusers' models, so that a pipeline can save and load it.
 
     Args:
@@ -269,3 +269,35 @@ class SGDFuse(FusionModel):
         """
         x = torch.cat([noisy, infrared_mask, visible_mask], dim=1)
         return predict_and_fuse(self.denoiser, self.head, x, noise_level)
+
+
+def network_of(
+    preliminary: PreliminaryFusion,
+    denoiser: NoiseConditionedUNet,
+    head: AggregationHead,
+    sampler: str,
+    num_inference_steps: int,
+    strength: float,
+) -> SGDFuse:
+    """Return the network whose parts these modules are; no weight is copied."""
+    names = ("channels", "multipliers", "layers_per_block", "norm_groups", "dropout", "attention_levels")
+    config = build_config(  # which makes tuples of a loaded configuration's lists
+        SGDFuseConfig,
+        None,
+        {
+            **{name: denoiser.config[name] for name in names},
+            "head_channels": head.config["hidden_channels"],
+            "enhancement_channels": preliminary.config["enhancement_channels"],
+            "transformer_channels": preliminary.config["channels"],
+            "transformer_blocks": preliminary.config["num_blocks"],
+            "num_heads": preliminary.config["num_heads"],
+            "sampler": sampler,
+            "num_inference_steps": num_inference_steps,
+            "strength": strength,
+        },
+    )
+    with torch.device("meta"):  # these weights are exchanged at once
+        model = SGDFuse(config)
+    model.preliminary, model.denoiser, model.head = preliminary, denoiser, head
+    model.training = denoiser.training
+    return model
