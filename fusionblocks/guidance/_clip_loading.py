@@ -67,11 +67,13 @@ def find_weights(model_name: str, pretrained: str | os.PathLike[str]) -> tuple[P
         return Path(name), _beside(Path(name))
     settings = open_clip.get_pretrained_cfg(model_name, name)
     if settings:
+        settings = {"quick_gelu": False, **settings}
+        _check_activation(model_name, settings["quick_gelu"], source=f"the tag {name!r}")
         hub = settings.get("hf_hub", "").rstrip("/")
         places = [f"https://huggingface.co/{hub}"] if hub else []
         places += [settings["url"]] if settings.get("url") else []
         with offered(f"{model_name} with the weights {name!r}", f"they are offered at {' and '.join(places)}"):
-            return Path(download_pretrained(settings)), {"quick_gelu": False, **settings}
+            return Path(download_pretrained(settings)), settings
     if name.startswith("hf-hub:"):
         with offered(f"{model_name} with the weights of {name}", f"they are offered at {_hub_page(name)}"):
             file = Path(download_pretrained_from_hf(name.removeprefix("hf-hub:")))
@@ -189,6 +191,8 @@ def _check_activation(model_name: str, quick_gelu: bool | None, *, source: str) 
 
     if quick_gelu is None or bool(open_clip.get_model_config(model_name).get("quick_gelu")) == quick_gelu:
         return
+    if not quick_gelu and not model_name.endswith("-quickgelu"):
+        return  # a model that computes QuickGELU by its configuration alone; publishers leave the note out
     other = f"{model_name}-quickgelu" if quick_gelu else model_name.removesuffix("-quickgelu")
     kinds = ("GELU", "QuickGELU")
     raise ValueError(

@@ -171,6 +171,8 @@ class CLIPDegradationClassifier(nn.Module):
         source = "the checkpoint" if isinstance(checkpoint, Mapping) else os.fspath(checkpoint)
         load_strict(model, clip, source=source)
         classifier = cls(classes=names, embedding_channels=width, tower=model, **options)
+        if tower is None:
+            classifier.model_name = classifier.settings["model_name"] = DEFAULT_MODEL
         with torch.no_grad():
             for name, value in classifier._heads(heads, source).items():
                 value.copy_(heads[name])
