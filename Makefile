@@ -67,7 +67,7 @@ test: lint type docs doctest test-kernels test-cpu ## Run everything above; the 
 demo: $(VENV)/.installed ## Fuse a synthetic pair and say where the pictures are.
 	$(BIN)/fusionblocks demo --output outputs/demo
 
-picture: $(VENV)/.installed-dev ## Draw the README's picture again.
+picture: $(VENV)/.installed-dev ## Draw the tracked pictures again: the README's and the degradations'.
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove what was built; the environment stays.

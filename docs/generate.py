@@ -31,6 +31,7 @@ PACKAGES = {
     "image": "Pictures",
     "data": "Data",
     "metrics": "Metrics",
+    "training": "Training",
 }
 """The packages that have one page; blocks and models have one a module."""
 
@@ -316,6 +317,29 @@ def write_performance(api: Path) -> None:
             (api / f"{suite}_{place}.md").write_text(text)
 
 
-if __name__ == "__main__":  # the README's picture, which is tracked
+def write_degradations(file: Path) -> None:
+    """Write a contact sheet: a column a degradation, a row a strength, the clean pictures on top."""
+    from PIL import Image, ImageDraw
+
+    height, width, margin = 114, 152, 20
+    strengths = (0.0, 0.3, 0.6, 1.0)
+    kinds = fb.data.DEGRADATIONS
+    scene = fb.data.synthetic_scene(10, height=2 * height, width=2 * width, time="dusk")
+    sheet = Image.new("RGB", (margin + width * len(kinds), margin + height * len(strengths)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, kind in enumerate(kinds):
+        clean = scene.infrared if kind == "stripes" else scene.visible
+        draw.text((margin + (column + 0.5) * width, margin / 2), kind, fill="black", anchor="mm")
+        for row, strength in enumerate(strengths):
+            degraded = fb.data.degrade(clean, kind, strength=strength, generator=torch.Generator().manual_seed(3))
+            cell = Image.fromarray(fb.image.tensor_to_array(degraded)).convert("RGB").resize((width - 2, height - 2))
+            sheet.paste(cell, (margin + column * width, margin + row * height))
+            draw.text((margin / 2, margin + (row + 0.5) * height), f"{strength:g}", fill="black", anchor="mm")
+    sheet.save(file, quality=72, optimize=True)  # noise makes large files
+
+
+if __name__ == "__main__":  # the pictures that are tracked
+    images = Path(__file__).parent / "images"
     row = torch.cat(list(sample().values()), dim=2)
-    fb.image.write_image(Path(__file__).parent / "images/demo.jpg", fb.image.tensor_to_array(row))
+    fb.image.write_image(images / "demo.jpg", fb.image.tensor_to_array(row))
+    write_degradations(images / "degradations.jpg")

@@ -254,4 +254,4 @@ def _finish(picture: Tensor, size: int | None) -> Tensor:
     picture = picture.expand(3, -1, -1)
     if size is None or picture.shape[-2:] == (size, size):
         return picture.contiguous()
-    return F.interpolate(picture[None], (size, size), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    return F.interpolate(picture[None], (size, size), mode="bicubic", antialias=True)[0].clamp(0, 1)
