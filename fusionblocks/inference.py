@@ -56,7 +56,8 @@ def fuse(
             Pieces overlap by an eighth and are blended. ``None`` fuses the picture whole. Networks with global
             attention see a piece at a time then, so the result differs a little.
         **guidance: The network's further inputs by name (``semantic``, ``infrared_mask``, ...): float arrays
-            or tensors, with or without the batch dimension; maps have the visible picture's size.
+            or tensors, with or without the batch dimension. A mask has the visible picture's size, and may be a path,
+            a PIL image, or of booleans, uint8 or uint16 too.
 
     Returns:
         An RGB picture in the kind of ``visible``: a ``PIL.Image`` for paths and PIL images, ``(H, W, 3)`` uint8 for
@@ -98,6 +99,10 @@ def network_inputs(
     thermal, colour = _same_size(thermal, colour, resize)
     check_pair(thermal, colour)
     guides = _guides(network, guidance, device, dtype)
+    for name, value in guides.items():
+        if name.endswith("mask") and value is not None and value.shape[2:] != colour.shape[2:]:
+            sizes = [f"{picture.shape[-2]}x{picture.shape[-1]}" for picture in (colour, value)]
+            raise ValueError(f"{name} must have the pair's size, {sizes[0]}, got {sizes[1]} (height x width)")
     return {"infrared": thermal.to(dtype), "visible": colour.to(dtype), **guides}, colour
 
 
@@ -205,14 +210,32 @@ def _guides(network: FusionModel, guidance: dict[str, Any], device: torch.device
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise TypeError(f"{network.name!r} takes no guidance {name!r}{closest(name, known)}; {takes}")
-        if isinstance(value, np.ndarray):
+        if name.endswith("mask") and value is not None:
+            value = _mask(name, value)
+        elif isinstance(value, np.ndarray):
             value = torch.from_numpy(np.ascontiguousarray(value))
         if isinstance(value, Tensor):
             value = value.to(device, dtype)
-            batched = 4 if name.endswith("mask") else 2
-            value = value.reshape(*[1] * (batched - value.ndim), *value.shape)
+            value = value.reshape(*[1] * (2 - value.ndim), *value.shape)
         guides[name] = value
     return guides
+
+
+def _mask(name: str, value: Any) -> Tensor:
+    """Return a mask of any kind as a float tensor ``(B, 1, H, W)`` in [0, 1]."""
+    if isinstance(value, str | Path | Image.Image):
+        return _luma(_to_batch(name, value))
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a path, a PIL image, an array or a tensor, got {type(value).__name__}")
+    full = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}.get(value.dtype)
+    if full is not None:
+        value = value.float() / full
+    if not torch.is_floating_point(value):
+        raise TypeError(f"{name} must be of booleans, uint8, uint16 or float in [0, 1], got {value.dtype}")
+    check_values(name, value)
+    return value.reshape(*[1] * (4 - value.ndim), *value.shape)
 
 
 def _in_tiles(network: FusionModel, pair: dict[str, Any], tile: int) -> Tensor:

@@ -203,3 +203,55 @@ def test_a_network_by_name_warns_of_random_weights() -> None:
         fb.fuse(*pair, model="smfnet")
     with warnings.catch_warnings(action="error"):
         fb.fuse(*pair, model="laplacian")
+
+
+class CopyMask(CopyVisible):
+    """Answers with its mask."""
+
+    name = "mask"
+    guidance_names = ("infrared_mask",)
+
+    def forward(self, infrared, visible, infrared_mask=None):
+        return FusionOutput(fused=infrared if infrared_mask is None else infrared_mask)
+
+
+def test_masks_come_in_any_kind(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (9, 12), np.uint8)
+    pair = np.zeros((9, 12), np.uint8), np.zeros((9, 12), np.uint8)
+    Image.fromarray(levels).save(tmp_path / "mask.png")
+    fb.image.write_image(tmp_path / "deep.png", levels.astype(np.uint16) * 257)
+    unit = levels.astype(np.float32) / 255
+    kinds = [
+        levels,
+        levels[None, None],
+        levels.astype(np.uint16) * 257,
+        unit,
+        unit[None],
+        torch.from_numpy(unit)[None, None].double(),
+        Image.fromarray(levels),
+        tmp_path / "mask.png",
+        str(tmp_path / "deep.png"),
+    ]
+    for mask in kinds:
+        fused = fb.fuse(*pair, model=CopyMask(), infrared_mask=mask)
+        assert np.array_equal(fused[..., 0], levels)
+    assert np.array_equal(fb.fuse(*pair, model=CopyMask(), infrared_mask=levels > 99)[..., 1], 255 * (levels > 99))
+    assert not fb.fuse(*pair, model=CopyMask(), infrared_mask=None).any()
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (np.zeros((9, 13), np.float32), ValueError, "infrared_mask must have the pair's size, 9x12, got 9x13"),
+        (np.full((9, 12), 255.0), ValueError, r"infrared_mask must have values in \[0, 1\], got values from 255"),
+        (np.full((9, 12), np.nan), ValueError, "infrared_mask must have finite values"),
+        (np.zeros((9, 12), np.int64), TypeError, "infrared_mask must be of booleans, uint8, uint16 or float"),
+        ([[0, 1]], TypeError, "infrared_mask must be a path, a PIL image, an array or a tensor, got list"),
+        ("absent.png", FileNotFoundError, "absent.png"),
+    ],
+)
+def test_bad_masks_are_named(mask: object, error: type[Exception], message: str) -> None:
+    pair = np.zeros((9, 12), np.uint8), np.zeros((9, 12), np.uint8)
+    for tile in (None, 64):
+        with pytest.raises(error, match=message):
+            fb.fuse(*pair, model=CopyMask(), infrared_mask=mask, tile=tile)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fusionblocks.cli import evaluate, fuse, info, train_guidance
+from fusionblocks.cli import evaluate, fuse, info, masks, train_guidance
 
 app = typer.Typer(
     help="Fuse infrared and visible pictures.",
@@ -13,7 +13,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (fuse.fuse, train_guidance.train_guidance, evaluate.evaluate, info.models, info.env, info.demo):
+for command in (
+    fuse.fuse,
+    masks.masks,
+    train_guidance.train_guidance,
+    evaluate.evaluate,
+    info.models,
+    info.env,
+    info.demo,
+):
     app.command()(command)
 
 

@@ -16,6 +16,7 @@ err = Console(stderr=True, soft_wrap=True)
 
 USAGE_ERROR = 2
 SOME_FAILED = 1
+INTERRUPTED = 130  # as shells count Ctrl-C
 _NO_LIMIT = 100_000  # columns
 BAD_INPUT = (ValueError, TypeError, OSError)
 """What the library raises on input that it cannot serve."""

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
-from fusionblocks.guidance._cache import content_key
 
 #: The published file of each network, and the width of its encoder, by which a file is recognised.
 PUBLISHED = {
@@ -122,13 +121,6 @@ def with_timm_encoder(sam: Any, image_size: int | None = None) -> Any:
     prompts.image_embedding_size = (grid, grid)
     prompts.input_image_size = (encoder.img_size, encoder.img_size)
     prompts.mask_input_size = (4 * grid, 4 * grid)
-    mean, deviation = (buffer.flatten().tolist() for buffer in (sam.pixel_mean, sam.pixel_std))
-    lighter = type(sam)(encoder, prompts, sam.mask_decoder, mean, deviation)
-    lighter.mask_threshold = sam.mask_threshold
-    return lighter.to(sam.device).eval()
-
-
-def fingerprint(sam: Any) -> str:
-    """Return a name for the weights and constants that decide what a network answers."""
-    named = dict(sorted([*sam.named_parameters(), *sam.named_buffers()]))
-    return content_key(*named.values(), names=list(named), mask_threshold=sam.mask_threshold)
+    lighter = type(sam)(encoder, prompts, sam.mask_decoder)
+    lighter.pixel_mean, lighter.pixel_std, lighter.mask_threshold = sam.pixel_mean, sam.pixel_std, sam.mask_threshold
+    return lighter.eval()

@@ -13,9 +13,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from fusionblocks.guidance._cache import DiskCache, content_key
+from fusionblocks.guidance._cache import DiskCache, Fingerprint, content_key
 from fusionblocks.guidance._mask_maps import check_encoding, masks_to_map
-from fusionblocks.guidance._sam_loading import fingerprint, load_sam, with_timm_encoder
+from fusionblocks.guidance._sam_loading import load_sam, with_timm_encoder
 from fusionblocks.guidance._sam_prompts import LocatedPrompts, SAMPrompts, locate, predict
 from fusionblocks.image.checks import check_pair, check_picture, check_values
 
@@ -110,6 +110,7 @@ class SAMMasks(nn.Module):
                 "encoder='timm' takes other sizes"
             )
         self.sam = sam
+        self._fingerprint = Fingerprint()
 
     def forward(self, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Return the maps of a pair; this is what a network calls.
@@ -154,7 +155,7 @@ class SAMMasks(nn.Module):
         check_picture("picture", picture, (1, 3))
         check_values("picture", picture)
         own = self.prompts if prompts is None else prompts
-        each = [own] * len(picture) if isinstance(own, str | SAMPrompts) else list(own)
+        each = list(own) if isinstance(own, Sequence) and not isinstance(own, str) else [own] * len(picture)
         for prompt in each:
             _check_prompts(prompt)
         if len(each) != len(picture):
@@ -163,13 +164,14 @@ class SAMMasks(nn.Module):
 
     def fingerprint(self) -> str:
         """Return a name for the weights, by which results of one network are told from those of another."""
-        return fingerprint(self.sam)
+        return self._fingerprint(dict([*self.sam.named_parameters(), *self.sam.named_buffers()]))
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the automatic masks beside the picture and the weights, as JSON can write it."""
         return {
             "encoder": self.encoder,
             "image_size": self.sam.image_encoder.img_size,
+            "mask_threshold": self.sam.mask_threshold,
             "points_per_side": self.points_per_side,
             "pred_iou_thresh": self.pred_iou_thresh,
             "stability_score_thresh": self.stability_score_thresh,
@@ -199,7 +201,7 @@ class SAMMasks(nn.Module):
             return self._compute(image, located)
         settings = self.settings()
         if located is not None:
-            settings = {name: settings[name] for name in ("encoder", "image_size")}
+            settings = {name: settings[name] for name in ("encoder", "image_size", "mask_threshold")}
         key = content_key(image, *(located or ()), weights=self.fingerprint(), **settings)
         entry = self.cache.get(key)
         if entry is not None:
