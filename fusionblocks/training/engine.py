@@ -1,0 +1,405 @@
+"""The training engine: phases of epochs of steps, on one process or many, that can be killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset, IterableDataset
+
+from fusionblocks.training._processes import gather_objects, move
+from fusionblocks.training.batches import EpochPlan, SeededItems, SeededStream, open_loader, seeded
+from fusionblocks.training.checkpoints import Checkpoints, name_of, random_states, set_random_states, to_cpu
+from fusionblocks.training.journal import Journal
+from fusionblocks.training.objectives import Objective, build_objective, check_inputs, objective_class
+from fusionblocks.training.recipe import OptimizerRecipe, PhaseRecipe, Recipe
+from fusionblocks.training.schedules import learning_rate
+from fusionblocks.training.transforms import transforms_of
+from fusionblocks.training.validation import validate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+WEIGHTS = "weights"
+
+
+@dataclasses.dataclass
+class Position:
+    """How far a run is: steps of the run, phase, and steps of the phase; and the best score so far, with its step."""
+
+    total: int = 0
+    phase: int = 0
+    step: int = 0
+    best: float = -math.inf
+    best_step: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a run is carried out, which does not change what is learned.
+
+    Args:
+        output: The run's folder.
+        workers: Processes that read pairs, for each process that learns.
+        checkpoint_every: Steps between two checkpoints; there is one after every epoch in any case.
+        keep: How many of the newest checkpoints stay.
+        progress: Whether to show a progress bar.
+        tensorboard: Whether to write TensorBoard's files.
+    """
+
+    output: Path
+    workers: int = 0
+    checkpoint_every: int = 1000
+    keep: int = 2
+    progress: bool = True
+    tensorboard: bool = False
+
+
+class Trainer:
+    """Carries a recipe out; :func:`train` is its front door.
+
+    Args:
+        recipe: What to do.
+        network: What learns.
+        data: Pairs to learn from.
+        validation: Pairs to judge by; None judges nothing.
+        accelerator: Device, precision and processes.
+        settings: How the run is carried out.
+        objectives: Objectives beside those of the library, by name.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: nn.Module,
+        data: Dataset[Any],
+        validation: Dataset[Any] | None,
+        accelerator: Accelerator,
+        settings: Settings,
+        objectives: Mapping[str, type[Objective]] | None = None,
+    ) -> None:
+        self.kinds = {phase.name: objective_class(phase.objective, objectives) for phase in recipe.phases}
+        self.recipe, self.network, self.data, self.validation = recipe, network, data, validation
+        self.accelerator, self.settings = accelerator, settings
+        self.position = Position()
+        self.checkpoints = Checkpoints(
+            settings.output / "checkpoints", recipe, processes=accelerator.num_processes, keep=settings.keep
+        )
+
+    def run(self, resume: bool) -> None:
+        """Go through all phases, from the start or from the last checkpoint."""
+        state = self._start(resume)
+        settings, is_main = self.settings, self.accelerator.is_main_process
+        self.journal = Journal(
+            settings.output,
+            step=self.position.total,
+            tensorboard=settings.tensorboard,
+            progress=settings.progress,
+            active=is_main,
+        )
+        try:
+            for phase in self.recipe.phases[self.position.phase :]:
+                _Phase(self, phase, state).run()
+                state = None
+                self.position.phase, self.position.step = self.position.phase + 1, 0
+            self._save_weights()
+        finally:
+            self.journal.close()
+
+    def _start(self, resume: bool) -> dict[str, Any] | None:
+        """Return the state to go on from, None to begin."""
+        found = self.checkpoints.list()
+        if found and not resume:
+            raise ValueError(
+                f"{self.settings.output} holds the checkpoints of a run already: resume it, or choose another folder"
+            )
+        if not found:
+            return None
+        state = self.checkpoints.read(found[-1])
+        self.position = Position(**state["position"])
+        self.network.load_state_dict(state["network"])
+        if self.accelerator.is_main_process:
+            self.checkpoints.clear_partial()
+        return state
+
+    def _save_weights(self) -> None:
+        if self.accelerator.is_main_process:
+            folder = self.settings.output / WEIGHTS
+            if hasattr(self.network, "save_pretrained"):
+                self.network.save_pretrained(folder)
+            else:
+                from safetensors.torch import save_model
+
+                folder.mkdir(exist_ok=True)
+                save_model(self.network, str(folder / "model.safetensors"))
+        self.accelerator.wait_for_everyone()
+
+
+class _Phase:
+    """One phase: the objective, the optimiser, and the loop over its steps."""
+
+    def __init__(self, trainer: Trainer, recipe: PhaseRecipe, state: Mapping[str, Any] | None) -> None:
+        self.trainer, self.recipe, self.state = trainer, recipe, state
+        self.accelerator, self.position = trainer.accelerator, trainer.position
+        network, index = trainer.network, trainer.position.phase
+        self.objective: Objective = build_objective(trainer.kinds[recipe.name], recipe, network)
+        network.zero_grad()  # of the phase before
+        freeze_all_but(network, recipe.parts)
+        self._open_data(trainer.recipe.seed + 7919 * index)
+        self.objective.to(self.accelerator.device).train()
+        self.optimizer = build_optimizer(network, recipe.optimizer)
+        self.average = _average(network, recipe.ema)
+        self.task, self.stepper = self.accelerator.prepare(self.objective, self.optimizer)
+        if state is None:
+            torch.manual_seed(trainer.recipe.seed + 104729 * index + self.accelerator.process_index)
+        else:
+            self._restore(state)
+
+    def _open_data(self, seed: int) -> None:
+        recipe, data, accelerator = self.recipe, self.trainer.data, self.accelerator
+        transforms = transforms_of(recipe)
+        if isinstance(data, IterableDataset):
+            if recipe.steps is None:
+                raise ValueError(f"phase {recipe.name!r} learns from a stream and needs steps instead of epochs")
+            self.plan, self.per_epoch = None, recipe.steps
+            items: SeededItems | SeededStream = SeededStream(data, transforms, seed, accelerator.process_index)
+        else:
+            self.plan = EpochPlan(
+                len(data),  # type: ignore[arg-type]
+                recipe.batch,
+                accumulate=recipe.accumulate,
+                processes=accelerator.num_processes,
+                rank=accelerator.process_index,
+                seed=seed,
+            )
+            self.per_epoch = len(self.plan)
+            items = SeededItems(data, transforms, seed)
+            check_inputs(self.objective, items[0, 0], recipe.name)
+        self.steps = recipe.steps or (recipe.epochs or 0) * self.per_epoch
+        self.loader = open_loader(
+            items,
+            self.plan,
+            recipe.batch,
+            workers=self.trainer.settings.workers,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+
+    def run(self) -> None:
+        journal, position = self.trainer.journal, self.position
+        journal.begin(f"{self.recipe.name} ({self.recipe.objective})", self.steps, position.step)
+        while position.step < self.steps:
+            for total, batches, waited in self._steps_of_epoch():
+                self._step(total, batches, waited)
+                at_end = position.step % self.per_epoch == 0 or position.step == self.steps
+                if at_end:
+                    self._validate()
+                if at_end or position.step % self.trainer.settings.checkpoint_every == 0:
+                    self._checkpoint()
+                if position.step == self.steps:
+                    break
+        journal.end()
+        if self.average is not None:
+            self.trainer.network.load_state_dict(self.average.module.state_dict())
+        self.trainer.network.requires_grad_(True).eval()
+        self.accelerator.free_memory()
+
+    # --- a step --------------------------------------------------------------------------------------------------
+
+    def _steps_of_epoch(self) -> Iterator[tuple[int, list[Any], float]]:
+        """Yield the pairs of all processes, this one's batches and the seconds spent waiting for them."""
+        epoch, start = divmod(self.position.step, self.per_epoch)
+        if self.plan is None:
+            plan: Any = (
+                (
+                    self.recipe.batch * self.recipe.accumulate * self.accelerator.num_processes,
+                    [None] * self.recipe.accumulate,
+                )
+                for _ in range(self.per_epoch)
+            )
+        else:
+            self.plan.set_position(epoch, start)
+            plan = self.plan.steps()
+        came = iter(self.loader)
+        if self.plan is None:
+            for _ in range(start * self.recipe.accumulate):
+                next(came)
+        for total, parts in plan:
+            begun = time.perf_counter()
+            batches = [next(came) for _ in parts]
+            yield total, batches, time.perf_counter() - begun
+
+    def _step(self, total: int, batches: list[Any], waited: float) -> None:
+        """Change the weights once."""
+        begun = time.perf_counter()
+        rates = self._set_rates()
+        self.stepper.zero_grad()
+        sums = None
+        for number, batch in enumerate(batches):
+            batch = move(batch, self.accelerator.device)
+            share = len(batch["infrared"]) / total
+            is_last = number == len(batches) - 1
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.task):
+                loss, terms = self.task(batch)
+                # processes are averaged: their shares of the pairs are summed
+                self.accelerator.backward(loss * (share * self.accelerator.num_processes))
+            values = share * torch.stack([loss.detach(), *terms.values()]).double()
+            sums = values if sums is None else sums + values
+        values = self.accelerator.reduce(sums, "sum").tolist()
+        norm = self._clip()
+        self._stop_if_not_finite(values, norm, list(terms), batches)
+        self.stepper.step()
+        if self.average is not None:
+            self.average.update_parameters(self.trainer.network)
+        self.position.step += 1
+        self.position.total += 1
+        line = {
+            "phase": self.recipe.name,
+            "epoch": (self.position.step - 1) // self.per_epoch,
+            "step": self.position.total,
+            "loss": values[0],
+            "terms": dict(zip(terms, values[1:], strict=True)),
+            "lr": rates,
+            "gradient": norm,
+            "pairs": total,
+            "waited": round(waited, 4),
+            "seconds": round(time.perf_counter() - begun + waited, 4),
+        }
+        self.trainer.journal.step(line)
+
+    def _set_rates(self) -> float:
+        """Set the learning rates of this step and return that of the first group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(
+                self.recipe.schedule,
+                group["full_lr"],
+                self.position.step,
+                steps=self.steps,
+                steps_per_epoch=self.per_epoch,
+            )
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _clip(self) -> float:
+        """Clip the gradients, all together or part by part, and return their norm before."""
+        self.accelerator.unscale_gradients(self.stepper)
+        network, limit = self.trainer.network, self.recipe.clip or math.inf
+        parts = list(network.children()) if self.recipe.clip_parts else [network]
+        norms = [nn.utils.clip_grad_norm_(part.parameters(), limit) for part in parts]
+        return float(torch.stack([norm.detach().double() for norm in norms]).norm())
+
+    def _stop_if_not_finite(self, values: list[float], norm: float, names: list[str], batches: list[Any]) -> None:
+        """Stop before the weights are ruined, and keep the batch."""
+        scales = self.accelerator.scaler is not None  # which lowers its scale by itself
+        if all(map(math.isfinite, values)) and (math.isfinite(norm) or scales):
+            return
+        wrong = [name for name, value in zip(["loss", *names], values, strict=True) if not math.isfinite(value)]
+        file = self.trainer.settings.output / f"failed_batch_{self.accelerator.process_index}.pt"
+        step = self.position.total + 1
+        torch.save({"step": step, "phase": self.recipe.name, "batches": to_cpu(batches)}, file)
+        pairs = ", ".join(str(name) for batch in batches for name in batch.get("name", []))
+        raise FloatingPointError(
+            f"{' and '.join(wrong) or 'the gradient'} is not finite at step {step} (phase {self.recipe.name!r}, pairs "
+            f"{pairs}); the weights are as before, the batch is in {file}"
+        )
+
+    # --- after some steps ----------------------------------------------------------------------------------------
+
+    def _validate(self) -> None:
+        trainer, recipe = self.trainer, self.trainer.recipe.validation
+        epoch = math.ceil(self.position.step / self.per_epoch)
+        is_last = self.position.step == self.steps
+        if trainer.validation is None or not self.objective.validates or (epoch % recipe.every and not is_last):
+            return
+        network = trainer.network if self.average is None else self.average.module
+        with seeded(trainer.recipe.seed):
+            scores, grid = validate(self.objective, network, trainer.validation, recipe, self.accelerator)
+        trainer.journal.validated(self.recipe.name, self.position.total, scores)
+        trainer.journal.pictures(self.position.total, grid)
+        if scores[recipe.best] > self.position.best:
+            self.position.best, self.position.best_step = scores[recipe.best], self.position.total
+
+    def _checkpoint(self) -> None:
+        """Write everything; the other processes wait."""
+        accelerator, trainer = self.accelerator, self.trainer
+        states = gather_objects(random_states())
+        failure = None
+        if accelerator.is_main_process:
+            state = {
+                "position": dataclasses.asdict(self.position),
+                "network": trainer.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+                "average": self.average.state_dict() if self.average is not None else None,
+                "random": states,
+            }
+            try:
+                best = name_of(self.position.best_step)
+                trainer.checkpoints.write(self.position.total, to_cpu(state), best)
+            except OSError as error:
+                failure = error
+        if any(gather_objects(failure is not None)):  # all stop together
+            raise failure or OSError("the first process could not write a checkpoint")
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        set_random_states(state["random"][self.accelerator.process_index])
+
+
+def freeze_all_but(network: nn.Module, parts: tuple[str, ...]) -> None:
+    """Let only the parameters learn whose names begin with one of the parts; none given: all."""
+    names = [name for name, _ in network.named_parameters()]
+    for part in parts:
+        if not any(is_in(name, part) for name in names):
+            known = sorted({name.partition(".")[0] for name in names})
+            raise ValueError(f"the network has no part {part!r}; its parts: {', '.join(known)}")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not parts or any(is_in(name, part) for part in parts))
+
+
+def is_in(name: str, part: str) -> bool:
+    """Whether a parameter's name lies in a part of the network."""
+    return name == part or name.startswith(f"{part}.")
+
+
+def build_optimizer(network: nn.Module, recipe: OptimizerRecipe) -> torch.optim.Optimizer:
+    """Return the optimiser of the parameters that learn, with one group for each rate of its own."""
+    learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    groups: dict[str, list[Tensor]] = {"": [], **{part: [] for part in recipe.rates}}
+    for name, parameter in learning.items():
+        groups[next((part for part in recipe.rates if is_in(name, part)), "")].append(parameter)
+    for part, found in groups.items():
+        if part and not found:
+            raise ValueError(f"optimizer.rates names {part!r}, a part without parameters that learn")
+    settings = [
+        {"params": found, "lr": recipe.rates.get(part, recipe.lr), "full_lr": recipe.rates.get(part, recipe.lr)}
+        for part, found in groups.items()
+        if found
+    ]
+    if recipe.name == "sgd":
+        return torch.optim.SGD(settings, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    kind = torch.optim.AdamW if recipe.name == "adamw" else torch.optim.Adam
+    return kind(settings, weight_decay=recipe.weight_decay)
+
+
+def _average(network: nn.Module, decay: float | None) -> AveragedModel | None:
+    """Return a running average of weights and buffers; a guide is no part of the network and is not copied."""
+    if decay is None:
+        return None
+    guide = getattr(network, "_guide", None)
+    if guide:
+        network._guide = ()
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    if guide:
+        network._guide = average.module._guide = guide
+    return average
