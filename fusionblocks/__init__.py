@@ -33,6 +33,7 @@ _MODULES = {
     # subpackages
     "blocks": ".blocks",
     "data": ".data",
+    "guidance": ".guidance",
     "image": ".image",
     "metrics": ".metrics",
     "models": ".models",

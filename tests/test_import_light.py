@@ -49,6 +49,7 @@ def by_torch() -> set[str]:
         "import fusionblocks.ops, fusionblocks.blocks, fusionblocks.models, fusionblocks.image, fusionblocks.data",
         "from fusionblocks.metrics import Comparison, FusionEvaluator, evaluate",
         "from fusionblocks import list_models; list_models()",
+        "from fusionblocks.guidance import CLIPDegradationClassifier, add_lora",
     ],
 )
 def test_no_heavy_package_is_loaded(statement: str, by_torch: set[str]) -> None:

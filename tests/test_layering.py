@@ -43,7 +43,9 @@ LAYERS = {
     "metrics": layer("torch numpy torchmetrics pandas matplotlib", "image", "torchmetrics pandas matplotlib"),
     "data": layer("torch numpy", "image"),
     "guidance": layer(
-        "torch numpy open_clip segment_anything timm", "_loading blocks image", "open_clip segment_anything"
+        "torch numpy einops open_clip safetensors segment_anything timm",
+        "_loading blocks image",
+        "open_clip segment_anything",
     ),
     "models": layer("torch numpy einops timm diffusers huggingface_hub safetensors", "_loading blocks guidance image"),
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),

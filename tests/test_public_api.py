@@ -28,6 +28,7 @@ TOP_LEVEL = {
     "data",
     "expert_report",
     "fuse",
+    "guidance",
     "image",
     "list_models",
     "load_official",
@@ -118,6 +119,16 @@ DATA = {
     "pair_folders",
     "synthetic_scene",
 }
+GUIDANCE = {
+    "CLIPDegradationClassifier",
+    "SAMMasks",
+    "add_lora",
+    "load_lora",
+    "lora_state_dict",
+    "masks_to_map",
+    "merge_lora",
+    "unmerge_lora",
+}
 METRICS = {
     "CONVENTIONS",
     "Comparison",
@@ -152,6 +163,7 @@ CONTRACT = {
     "fusionblocks": TOP_LEVEL | BLOCKS,
     "fusionblocks.blocks": BLOCKS,
     "fusionblocks.data": DATA,
+    "fusionblocks.guidance": GUIDANCE,
     "fusionblocks.image": IMAGE,
     "fusionblocks.metrics": METRICS,
     "fusionblocks.ops": OPS,
