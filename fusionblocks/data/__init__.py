@@ -1,4 +1,4 @@
-"""Data: synthetic aligned infrared-visible scenes, degradations, and folders of pictures by name and by class."""
+"""Data: pairs from folders and known datasets, joint transforms, synthetic scenes, degradations, classes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,34 @@ from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
     "CLASS_NAMES": ".synthetic",
+    "Compose": ".transforms",
     "DEGRADATIONS": ".degradations",
     "DegradedPictures": ".labelled",
     "FolderGroups": ".pairs",
     "FolderPairs": ".pairs",
     "ImageGroup": ".pairs",
     "ImagePair": ".pairs",
+    "LAYOUTS": ".layouts",
     "LabelledPictures": ".labelled",
+    "Layout": ".layouts",
+    "MASKS": ".masks",
+    "PairedCrop": ".transforms",
+    "PairedDegrade": ".transforms",
+    "PairedFlip": ".transforms",
+    "PairedImages": ".paired",
+    "PairedRotate": ".transforms",
+    "PairedTransform": ".transforms",
+    "ResumableSampler": ".sampling",
+    "StreamedPairs": ".streaming",
     "SyntheticScene": ".synthetic",
+    "UnpairedError": ".paired",
+    "boundary_mask": ".masks",
     "class_folders": ".labelled",
+    "class_mask": ".masks",
     "degrade": ".degradations",
     "hold_out": ".labelled",
     "match_folders": ".pairs",
+    "open_dataset": ".layouts",
     "pair_folders": ".pairs",
     "synthetic_scene": ".synthetic",
 }

@@ -1,0 +1,135 @@
+"""One pair from its files: decoded, checked, eight-bit pictures left as they lie until an item is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusionblocks.data.masks import boundary_mask, class_mask
+from fusionblocks.data.pairs import ImageGroup
+from fusionblocks.image import array_to_tensor, luma, read_image
+
+PACKED = "packed"  # one file with red, green, blue and infrared
+BACKGROUND = 0
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """How the files of a group become the tensors of an item.
+
+    Pictures come as uint8 where the file has eight bits, which is a quarter of the memory and what a crop is cheap to
+    take from; :func:`finished` makes floats of them.
+    """
+
+    masks: tuple[str, ...] = ()
+    num_classes: int | None = None
+    ignore_index: int | None = None
+    salient_classes: tuple[int, ...] | None = None
+
+    def read(self, group: ImageGroup) -> dict[str, Tensor]:
+        files = group.files
+        if PACKED in files:
+            infrared, visible = _packed(files[PACKED])
+        else:
+            infrared, visible = _infrared(files["infrared"]), _visible(files["visible"])
+        parts = {"infrared": infrared, "visible": visible}
+        if "labels" in files:
+            parts["labels"] = self._labels(files["labels"])
+        for mask in self.masks:
+            parts[mask] = _mask(files[mask]) if mask in files else self._derived(mask, parts["labels"])
+        _check_sizes(group, parts)
+        return parts
+
+    def _labels(self, file: Path) -> Tensor:
+        array = read_image(file, raw=True)
+        if array.ndim == 3 and (array[..., :1] == array[..., :3]).all():
+            array = array[..., 0]
+        if array.ndim == 3 or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"labels {file} must be one number a pixel, got a picture of {array.shape} {array.dtype}")
+        found = np.flatnonzero(np.bincount(array.ravel()))
+        if self.num_classes is not None:
+            outside = [int(label) for label in found if label >= self.num_classes and label != self.ignore_index]
+            if outside:
+                ignored = "" if self.ignore_index is None else f", or {self.ignore_index}"
+                raise ValueError(
+                    f"labels {file} hold {', '.join(map(str, outside))}, expected 0 to {self.num_classes - 1}{ignored}"
+                )
+        return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int64))
+
+    def _derived(self, mask: str, labels: Tensor) -> Tensor:
+        if self.ignore_index is not None:
+            labels = labels.masked_fill(labels == self.ignore_index, BACKGROUND)
+        if mask == "boundary":
+            marked = boundary_mask(labels)
+        elif mask == "salient" and self.salient_classes is not None:
+            marked = class_mask(labels, self.salient_classes)
+        else:
+            marked = labels != BACKGROUND
+        return marked[None].to(torch.uint8) * 255
+
+
+def finished(item: dict[str, object]) -> dict[str, object]:
+    """Return an item with float pictures in [0, 1] and int64 labels, each contiguous and in memory of its own."""
+    made: dict[str, object] = {}
+    for name, value in item.items():
+        if isinstance(value, Tensor) and name == "labels":
+            value = value.to(torch.int64, copy=True)
+        elif isinstance(value, Tensor) and value.dtype == torch.uint8:
+            value = value.float() / 255
+        elif isinstance(value, Tensor):
+            value = value.clone(memory_format=torch.contiguous_format)
+        if isinstance(value, Tensor):
+            value = (value.expand(3, -1, -1) if name == "visible" else value).contiguous()
+        made[name] = value
+    return made
+
+
+def _infrared(file: Path) -> Tensor:
+    return _one_channel(str(file), read_image(file), thermal=True)
+
+
+def _mask(file: Path) -> Tensor:
+    picture = _one_channel(str(file), read_image(file), thermal=False)
+    # a mask of zeros and ones means black and white
+    return picture * 255 if picture.dtype == torch.uint8 and picture.max() == 1 else picture
+
+
+def _one_channel(name: str, array: np.ndarray, thermal: bool) -> Tensor:
+    if array.ndim == 3 and (array[..., :1] == array).all():  # gray, stored as three equal channels
+        array = array[..., 0]
+    if array.ndim == 2 and array.dtype == np.uint8:
+        return torch.from_numpy(array)[None]
+    picture = array_to_tensor(name, array, thermal=thermal)
+    return luma(picture[None])[0] if picture.shape[0] == 3 else picture
+
+
+def _visible(file: Path) -> Tensor:
+    """Return a visible picture of one channel or three."""
+    array = read_image(file)
+    if array.dtype != np.uint8:
+        return array_to_tensor(str(file), array)
+    return torch.from_numpy(array)[None] if array.ndim == 2 else torch.from_numpy(array).permute(2, 0, 1)
+
+
+def _packed(file: Path) -> tuple[Tensor, Tensor]:
+    array = read_image(file, raw=True)
+    if array.ndim != 3 or array.shape[2] != 4:
+        raise ValueError(
+            f"{file} must have red, green, blue and infrared in 4 channels of 8 bits, got {array.dtype} {array.shape}"
+        )
+    channels = torch.from_numpy(array).permute(2, 0, 1)
+    return channels[3:], channels[:3]
+
+
+def _check_sizes(group: ImageGroup, parts: dict[str, Tensor]) -> None:
+    sizes = {name: f"{part.shape[-2]}x{part.shape[-1]}" for name, part in parts.items()}
+    for name, size in sizes.items():
+        if size != sizes["visible"]:
+            raise ValueError(
+                f"{group.name}: {name} and visible must have the same size, got {size} and {sizes['visible']} "
+                f"(height x width) in {group.files.get(name, group.name)} and {group.files.get('visible', group.name)}"
+            )
