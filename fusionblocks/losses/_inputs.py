@@ -1,0 +1,132 @@
+"""What every loss does first: check its inputs, compute in float32 or better, and bring pictures to one channel."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from fusionblocks.image.checks import check_picture
+from fusionblocks.image.color import luma
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def full_precision(function: Function) -> Function:
+    """Let a function compute in the widest dtype of its inputs, float32 at least, and keep autocast out of it.
+
+    A sum of squares overflows float16, and a variance made of bfloat16 is none.
+    """
+
+    @functools.wraps(function)
+    def computed(*args: Any, **kwargs: Any) -> Tensor:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        dtype = functools.reduce(
+            torch.promote_types, (x.dtype for x in tensors if x.is_floating_point()), torch.float32
+        )
+
+        def widened(x: Any) -> Any:
+            return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+        args, kwargs = tuple(map(widened, args)), {name: widened(x) for name, x in kwargs.items()}
+        device = tensors[0].device.type if tensors else "cpu"
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return computed  # type: ignore[return-value]
+
+
+def check_pictures(**pictures: Tensor) -> None:
+    """Raise unless all are float pictures of one or three channels, of one batch size, height and width.
+
+    Example:
+        >>> check_pictures(fused=torch.rand(1, 1, 8, 8), visible=torch.rand(1, 3, 8, 9))
+        Traceback (most recent call last):
+            ...
+        ValueError: fused and visible must have the same size, got 8x8 and 8x9 (height x width)
+    """
+    (first, reference), *others = pictures.items()
+    check_picture(first, reference, (1, 3))
+    for name, picture in others:
+        check_picture(name, picture, (1, 3))
+        check_same_size(first, reference, name, picture)
+
+
+def check_same_size(first: str, reference: Tensor, name: str, other: Tensor) -> None:
+    """Raise unless two tensors ``(B, ..., H, W)`` have one batch size, height and width."""
+    batches = [x.shape[0] for x in (reference, other)]
+    if batches[0] != batches[1]:
+        raise ValueError(f"{first} and {name} must have the same batch size, got {batches[0]} and {batches[1]}")
+    if reference.shape[-2:] != other.shape[-2:]:
+        sizes = [f"{x.shape[-2]}x{x.shape[-1]}" for x in (reference, other)]
+        raise ValueError(f"{first} and {name} must have the same size, got {sizes[0]} and {sizes[1]} (height x width)")
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """Raise unless all are float tensors ``(B, C, H, W)`` of one shape."""
+    (first, reference), *_ = tensors.items()
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a tensor of shape (B, C, H, W), got {type(x).__name__}")
+        if x.ndim != 4 or x.numel() == 0:
+            raise ValueError(f"{name} must have shape (B, C, H, W) with no empty dimension, got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError(f"{name} must be of a floating-point dtype, got {x.dtype}")
+        if x.shape != reference.shape:
+            shapes = f"{tuple(reference.shape)} and {tuple(x.shape)}"
+            raise ValueError(f"{first} and {name} must have the same shape, got {shapes}")
+
+
+def check_mask(mask: Tensor, fused: Tensor) -> None:
+    """Raise unless ``mask`` is ``(B, 1, H, W)``, bool or float, of the size of ``fused``."""
+    expected = "mask must be a tensor (B, 1, H, W), bool or float in [0, 1]"
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{expected}, got {type(mask).__name__}")
+    if not (mask.is_floating_point() or mask.dtype == torch.bool):
+        raise TypeError(f"{expected}, got {mask.dtype}")
+    if mask.ndim != 4 or mask.shape[1] != 1:
+        raise ValueError(f"{expected}, got shape {tuple(mask.shape)}")
+    check_same_size("fused", fused, "mask", mask)
+
+
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise a ``ValueError`` that names the argument unless ``value`` is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf, *, closed: bool = False) -> None:
+    """Raise a ``ValueError`` unless ``value`` is a finite number above ``low`` (if closed, from ``low``) up to ``high``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not (low <= value if closed else low < value) or value > high:  # type: ignore[operator]
+        bounds = f"{'at least' if closed else 'above'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+        raise ValueError(f"{name} must be a number {bounds}, got {value!r}")
+
+
+def check_whole(name: str, value: object, low: int, *, odd: bool = False) -> None:
+    """Raise a ``ValueError`` unless ``value`` is an integer of at least ``low``, odd if so asked."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low or (odd and value % 2 == 0):
+        raise ValueError(f"{name} must be an {'odd ' if odd else ''}integer of at least {low}, got {value!r}")
+
+
+def gray(picture: Tensor) -> Tensor:
+    """Return a picture's luma, or the picture itself if it has one channel."""
+    return luma(picture) if picture.shape[1] == 3 else picture
+
+
+def visible_like(fused: Tensor, visible: Tensor) -> Tensor:
+    """Return the visible picture with as many channels as the fused one: its luma, or itself."""
+    if fused.shape[1] == 3 and visible.shape[1] == 1:
+        raise ValueError("visible must have 3 channels where fused has, got 1")
+    return visible if fused.shape[1] == 3 else gray(visible)
+
+
+def mean_difference(x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean absolute difference, L1 in the papers."""
+    return (x - y).abs().mean()
