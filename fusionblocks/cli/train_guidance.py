@@ -77,6 +77,10 @@ def train_guidance(
         torch.manual_seed(seed)
         source = _open_source(data, clean, synthetic, _split_names(classes), held_out, seed)
         weights = None if pretrained == "random" else pretrained
+        if weights is None:
+            err.print(
+                f"[yellow]warning:[/] {model} has random weights: the file fits no other {model}", highlight=False
+            )
         classifier = CLIPDegradationClassifier(
             model, weights, classes=source.classes, rank=rank, preprocessing=preprocessing
         )

@@ -126,7 +126,7 @@ def class_accuracy(classifier: nn.Module, batches: Batches) -> dict[str, float]:
         {'low_light': 0.0, 'clean': 1.0}
     """
     place = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
-    names = classifier.classes
+    names: tuple[str, ...] = tuple(classifier.classes)  # type: ignore[arg-type]
     total, right = torch.zeros(2, len(names), dtype=torch.int64)
     was_training = classifier.training
     classifier.eval()
