@@ -7,14 +7,15 @@ from the seed, the epoch and the item. So nothing has to be remembered but the p
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from fusionblocks.data import ResumableSampler
 
 Item = dict[str, Any]
 Transform = Callable[[Item], Item]
@@ -60,32 +61,24 @@ class EpochPlan:
     ) -> None:
         if length < processes:
             raise ValueError(f"data must hold a pair for each of {processes} processes, got {length}")
-        self.length, self.batch, self.accumulate = length, batch, accumulate
-        self.processes, self.rank, self.seed = processes, rank, seed
-        self.epoch = self.start = 0
-
-    def groups(self, epoch: int) -> list[list[int]]:
-        """Return the pairs of each step of an epoch, of all processes together."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.length).tolist()
-        size = self.batch * self.accumulate * self.processes
-        groups = [order[i : i + size] for i in range(0, self.length, size)]
-        if len(groups) > 1 and len(groups[-1]) < self.processes:
-            groups[-2] += groups.pop()
-        return groups
+        self.sampler = ResumableSampler(length, seed=seed)
+        self.accumulate, self.processes, self.rank = accumulate, processes, rank
+        self.group_size = batch * accumulate * processes
+        self.start = 0
 
     def __len__(self) -> int:
         """Return the steps of an epoch."""
-        size = self.batch * self.accumulate * self.processes
-        steps, left = divmod(self.length, size)
+        steps, left = divmod(self.sampler.length, self.group_size)
         return max(1, steps + (left >= self.processes))
 
     def set_position(self, epoch: int, start: int = 0) -> None:
         """Let the next iteration begin at a step of an epoch."""
-        self.epoch, self.start = epoch, start
+        self.sampler.set_epoch(epoch)
+        self.start = start
 
     def steps(self) -> Iterator[tuple[int, list[list[int]]]]:
-        """Yield for each step the number of its pairs in all, and this process's batches."""
-        for group in self.groups(self.epoch)[self.start :]:
+        """Yield for each step the number of its pairs, those of all processes, and this process's batches of them."""
+        for group in self._groups()[self.start :]:
             mine = np.array_split(group[self.rank :: self.processes], self.accumulate)
             yield len(group), [part.tolist() for part in mine if len(part)]
 
@@ -93,11 +86,18 @@ class EpochPlan:
         """Yield batches of (epoch, index), as :class:`SeededItems` takes them."""
         for _, batches in self.steps():
             for batch in batches:
-                yield [(self.epoch, index) for index in batch]
+                yield [(self.sampler.epoch, index) for index in batch]
+
+    def _groups(self) -> list[list[int]]:
+        order, size = self.sampler.order(), self.group_size
+        groups = [order[i : i + size] for i in range(0, len(order), size)]
+        if len(groups) > 1 and len(groups[-1]) < self.processes:
+            groups[-2] += groups.pop()
+        return groups
 
 
 class SeededItems(Dataset[Item]):
-    """A dataset's items after a transform, each drawn under a seed of its own.
+    """A dataset's items after some transforms, each drawn under a seed of its own.
 
     Args:
         data: The dataset, whose items are dicts.
@@ -118,7 +118,7 @@ class SeededItems(Dataset[Item]):
 
 
 class SeededStream(IterableDataset[Item]):
-    """A stream's items after a transform, each drawn under a seed of its own; it begins again when it ends.
+    """A stream's items after some transforms, each drawn under a seed of its own.
 
     Args:
         data: The stream, which deals its items to workers and processes itself.
@@ -129,39 +129,19 @@ class SeededStream(IterableDataset[Item]):
 
     def __init__(self, data: IterableDataset[Item], transforms: Sequence[Transform], seed: int, rank: int) -> None:
         self.data, self.transforms, self.seed, self.rank = data, tuple(transforms), seed, rank
-        self.round = 0
+        self.epoch = 0
 
     def __iter__(self) -> Iterator[Item]:
-        worker = getattr(get_worker_info(), "id", 0)
-        for round in itertools.count(self.round):
-            numbers = itertools.count()
-            if hasattr(self.data, "set_epoch"):
-                self.data.set_epoch(round)
-            with seeded(self.seed, self.rank, worker, round):
-                items = iter(self.data)
-            for number in numbers:
-                with seeded(self.seed, self.rank, worker, round, number):
-                    try:
-                        item = next(items)
-                    except StopIteration:
-                        break
-                    for transform in self.transforms:
-                        item = transform(item)
-                yield item
-            if not number:
-                raise ValueError("data must give at least one pair to every worker, a stream gave none")
-
-
-def open_loader(
-    items: SeededItems | SeededStream, plan: EpochPlan | None, batch: int, *, workers: int, pin_memory: bool
-) -> DataLoader[Any]:
-    """Return the loader of a plan's batches, or of a stream's."""
-    options: dict[str, Any] = {
-        "num_workers": workers,
-        "pin_memory": pin_memory,
-        "persistent_workers": workers > 0,
-        "generator": torch.Generator(),  # of the workers' seeds: the global one belongs to the network
-    }
-    if plan is None:
-        return DataLoader(items, batch, **options)
-    return DataLoader(items, batch_sampler=plan, **options)
+        numbers = self.seed, self.rank, getattr(get_worker_info(), "id", 0), self.epoch
+        with seeded(*numbers):
+            items = iter(self.data)
+        number = 0
+        while True:
+            with seeded(*numbers, number := number + 1):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                for transform in self.transforms:
+                    item = transform(item)
+            yield item

@@ -6,22 +6,23 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from fusionblocks.training._processes import gather_objects, move
-from fusionblocks.training.batches import EpochPlan, SeededItems, SeededStream, open_loader, seeded
+from fusionblocks.training.batches import seeded
 from fusionblocks.training.checkpoints import Checkpoints, name_of, random_states, set_random_states, to_cpu
 from fusionblocks.training.journal import Journal
+from fusionblocks.training.learning import build_optimizer, freeze_all_but, open_average
 from fusionblocks.training.objectives import Objective, build_objective, check_inputs, objective_class
-from fusionblocks.training.recipe import OptimizerRecipe, PhaseRecipe, Recipe
+from fusionblocks.training.recipe import PhaseRecipe, Recipe
 from fusionblocks.training.schedules import learning_rate
+from fusionblocks.training.sources import Place, Step, open_source
 from fusionblocks.training.transforms import transforms_of
 from fusionblocks.training.validation import validate
 
@@ -152,52 +153,33 @@ class _Phase:
         network, index = trainer.network, trainer.position.phase
         self.objective: Objective = build_objective(trainer.kinds[recipe.name], recipe, network)
         network.zero_grad()  # of the phase before
-        freeze_all_but(network, recipe.parts)
-        self._open_data(trainer.recipe.seed + 7919 * index)
+        processes = self.accelerator.num_processes
+        place = Place(
+            self.accelerator.process_index, processes, trainer.settings.workers, self.accelerator.device.type == "cuda"
+        )
+        # far apart, so that no phase sees another one's order or noise
+        self.source = open_source(
+            trainer.data, transforms_of(recipe), recipe, trainer.recipe.seed + 7919 * index, place
+        )
+        check_inputs(self.objective, self.source.first(), recipe.name)
+        self.per_epoch = self.source.steps_per_epoch
+        self.steps = recipe.steps or (recipe.epochs or 0) * self.per_epoch
         self.objective.to(self.accelerator.device).train()
+        freeze_all_but(network, recipe.parts)
         self.optimizer = build_optimizer(network, recipe.optimizer)
-        self.average = _average(network, recipe.ema)
+        self.average = open_average(network, recipe.ema)
         self.task, self.stepper = self.accelerator.prepare(self.objective, self.optimizer)
         if state is None:
             torch.manual_seed(trainer.recipe.seed + 104729 * index + self.accelerator.process_index)
         else:
             self._restore(state)
 
-    def _open_data(self, seed: int) -> None:
-        recipe, data, accelerator = self.recipe, self.trainer.data, self.accelerator
-        transforms = transforms_of(recipe)
-        if isinstance(data, IterableDataset):
-            if recipe.steps is None:
-                raise ValueError(f"phase {recipe.name!r} learns from a stream and needs steps instead of epochs")
-            self.plan, self.per_epoch = None, recipe.steps
-            items: SeededItems | SeededStream = SeededStream(data, transforms, seed, accelerator.process_index)
-        else:
-            self.plan = EpochPlan(
-                len(data),  # type: ignore[arg-type]
-                recipe.batch,
-                accumulate=recipe.accumulate,
-                processes=accelerator.num_processes,
-                rank=accelerator.process_index,
-                seed=seed,
-            )
-            self.per_epoch = len(self.plan)
-            items = SeededItems(data, transforms, seed)
-            check_inputs(self.objective, items[0, 0], recipe.name)
-        self.steps = recipe.steps or (recipe.epochs or 0) * self.per_epoch
-        self.loader = open_loader(
-            items,
-            self.plan,
-            recipe.batch,
-            workers=self.trainer.settings.workers,
-            pin_memory=accelerator.device.type == "cuda",
-        )
-
     def run(self) -> None:
         journal, position = self.trainer.journal, self.position
         journal.begin(f"{self.recipe.name} ({self.recipe.objective})", self.steps, position.step)
         while position.step < self.steps:
-            for total, batches, waited in self._steps_of_epoch():
-                self._step(total, batches, waited)
+            for step in self.source.steps(position.step):
+                self._step(step)
                 at_end = position.step % self.per_epoch == 0 or position.step == self.steps
                 if at_end:
                     self._validate()
@@ -213,48 +195,14 @@ class _Phase:
 
     # --- a step --------------------------------------------------------------------------------------------------
 
-    def _steps_of_epoch(self) -> Iterator[tuple[int, list[Any], float]]:
-        """Yield the pairs of all processes, this one's batches and the seconds spent waiting for them."""
-        epoch, start = divmod(self.position.step, self.per_epoch)
-        if self.plan is None:
-            plan: Any = (
-                (
-                    self.recipe.batch * self.recipe.accumulate * self.accelerator.num_processes,
-                    [None] * self.recipe.accumulate,
-                )
-                for _ in range(self.per_epoch)
-            )
-        else:
-            self.plan.set_position(epoch, start)
-            plan = self.plan.steps()
-        came = iter(self.loader)
-        if self.plan is None:
-            for _ in range(start * self.recipe.accumulate):
-                next(came)
-        for total, parts in plan:
-            begun = time.perf_counter()
-            batches = [next(came) for _ in parts]
-            yield total, batches, time.perf_counter() - begun
-
-    def _step(self, total: int, batches: list[Any], waited: float) -> None:
+    def _step(self, step: Step) -> None:
         """Change the weights once."""
         begun = time.perf_counter()
-        rates = self._set_rates()
+        lr = self._set_rates()
         self.stepper.zero_grad()
-        sums = None
-        for number, batch in enumerate(batches):
-            batch = move(batch, self.accelerator.device)
-            share = len(batch["infrared"]) / total
-            is_last = number == len(batches) - 1
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.task):
-                loss, terms = self.task(batch)
-                # processes are averaged: their shares of the pairs are summed
-                self.accelerator.backward(loss * (share * self.accelerator.num_processes))
-            values = share * torch.stack([loss.detach(), *terms.values()]).double()
-            sums = values if sums is None else sums + values
-        values = self.accelerator.reduce(sums, "sum").tolist()
+        names, values = self._backward(step)
         norm = self._clip()
-        self._stop_if_not_finite(values, norm, list(terms), batches)
+        self._stop_if_not_finite(names, values, norm, step)
         self.stepper.step()
         if self.average is not None:
             self.average.update_parameters(self.trainer.network)
@@ -265,14 +213,29 @@ class _Phase:
             "epoch": (self.position.step - 1) // self.per_epoch,
             "step": self.position.total,
             "loss": values[0],
-            "terms": dict(zip(terms, values[1:], strict=True)),
-            "lr": rates,
+            "terms": dict(zip(names, values[1:], strict=True)),
+            "lr": lr,
             "gradient": norm,
-            "pairs": total,
-            "waited": round(waited, 4),
-            "seconds": round(time.perf_counter() - begun + waited, 4),
+            "pairs": step.total,
+            "waited": round(step.waited, 4),
+            "seconds": round(time.perf_counter() - begun + step.waited, 4),
         }
         self.trainer.journal.step(line)
+
+    def _backward(self, step: Step) -> tuple[list[str], list[float]]:
+        """Add up the gradients; return the names of the terms, and the values of the loss and them over all pairs."""
+        sums: Tensor | None = None
+        for number, batch in enumerate(step.batches):
+            batch = move(batch, self.accelerator.device)
+            share = len(batch["infrared"]) / step.total
+            is_last = number == len(step.batches) - 1
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.task):
+                loss, terms = self.task(batch)
+                # processes are averaged: their shares of the pairs are summed
+                self.accelerator.backward(loss * (share * self.accelerator.num_processes))
+            values = share * torch.stack([loss.detach(), *terms.values()]).double()
+            sums = values if sums is None else sums + values
+        return list(terms), self.accelerator.reduce(sums, "sum").tolist()
 
     def _set_rates(self) -> float:
         """Set the learning rates of this step and return that of the first group."""
@@ -294,19 +257,19 @@ class _Phase:
         norms = [nn.utils.clip_grad_norm_(part.parameters(), limit) for part in parts]
         return float(torch.stack([norm.detach().double() for norm in norms]).norm())
 
-    def _stop_if_not_finite(self, values: list[float], norm: float, names: list[str], batches: list[Any]) -> None:
-        """Stop before the weights are ruined, and keep the batch."""
+    def _stop_if_not_finite(self, names: list[str], values: list[float], norm: float, step: Step) -> None:
+        """Stop before the weights are ruined, and keep the batches."""
         scales = self.accelerator.scaler is not None  # which lowers its scale by itself
         if all(map(math.isfinite, values)) and (math.isfinite(norm) or scales):
             return
         wrong = [name for name, value in zip(["loss", *names], values, strict=True) if not math.isfinite(value)]
         file = self.trainer.settings.output / f"failed_batch_{self.accelerator.process_index}.pt"
-        step = self.position.total + 1
-        torch.save({"step": step, "phase": self.recipe.name, "batches": to_cpu(batches)}, file)
-        pairs = ", ".join(str(name) for batch in batches for name in batch.get("name", []))
+        number = self.position.total + 1
+        torch.save({"step": number, "phase": self.recipe.name, "batches": to_cpu(step.batches)}, file)
+        pairs = ", ".join(str(name) for batch in step.batches for name in batch.get("name", []))
         raise FloatingPointError(
-            f"{' and '.join(wrong) or 'the gradient'} is not finite at step {step} (phase {self.recipe.name!r}, pairs "
-            f"{pairs}); the weights are as before, the batch is in {file}"
+            f"{' and '.join(wrong) or 'the gradient'} is not finite at step {number} (phase {self.recipe.name!r}, "
+            f"pairs {pairs or 'without names'}); the weights are as before, the batch is in {file}"
         )
 
     # --- after some steps ----------------------------------------------------------------------------------------
@@ -354,52 +317,3 @@ class _Phase:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         set_random_states(state["random"][self.accelerator.process_index])
-
-
-def freeze_all_but(network: nn.Module, parts: tuple[str, ...]) -> None:
-    """Let only the parameters learn whose names begin with one of the parts; none given: all."""
-    names = [name for name, _ in network.named_parameters()]
-    for part in parts:
-        if not any(is_in(name, part) for name in names):
-            known = sorted({name.partition(".")[0] for name in names})
-            raise ValueError(f"the network has no part {part!r}; its parts: {', '.join(known)}")
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not parts or any(is_in(name, part) for part in parts))
-
-
-def is_in(name: str, part: str) -> bool:
-    """Whether a parameter's name lies in a part of the network."""
-    return name == part or name.startswith(f"{part}.")
-
-
-def build_optimizer(network: nn.Module, recipe: OptimizerRecipe) -> torch.optim.Optimizer:
-    """Return the optimiser of the parameters that learn, with one group for each rate of its own."""
-    learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    groups: dict[str, list[Tensor]] = {"": [], **{part: [] for part in recipe.rates}}
-    for name, parameter in learning.items():
-        groups[next((part for part in recipe.rates if is_in(name, part)), "")].append(parameter)
-    for part, found in groups.items():
-        if part and not found:
-            raise ValueError(f"optimizer.rates names {part!r}, a part without parameters that learn")
-    settings = [
-        {"params": found, "lr": recipe.rates.get(part, recipe.lr), "full_lr": recipe.rates.get(part, recipe.lr)}
-        for part, found in groups.items()
-        if found
-    ]
-    if recipe.name == "sgd":
-        return torch.optim.SGD(settings, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    kind = torch.optim.AdamW if recipe.name == "adamw" else torch.optim.Adam
-    return kind(settings, weight_decay=recipe.weight_decay)
-
-
-def _average(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return a running average of weights and buffers; a guide is no part of the network and is not copied."""
-    if decay is None:
-        return None
-    guide = getattr(network, "_guide", None)
-    if guide:
-        network._guide = ()
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    if guide:
-        network._guide = average.module._guide = guide
-    return average

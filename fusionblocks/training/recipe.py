@@ -99,7 +99,8 @@ class PhaseRecipe:
         clip: Largest norm of the gradients; None clips nothing.
         clip_parts: Whether each direct part of the network is clipped by itself.
         ema: Decay of the running average of weights and buffers that the phase ends in; None keeps no average.
-        losses: Weights of the loss terms by name.
+        losses: Weights of the loss terms by name, see :class:`fusionblocks.losses.FusionLoss`.
+        loss_options: Options of the loss terms by name.
         options: Further keywords of the objective.
     """
 
@@ -119,6 +120,7 @@ class PhaseRecipe:
     clip_parts: bool = False
     ema: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
+    loss_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

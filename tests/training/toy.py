@@ -33,11 +33,16 @@ class ToyNet(nn.Module):
 class ToyLoss(Objective):
     """The brighter of both, and a second term."""
 
+    terms = {
+        "brighter": lambda fused, infrared, visible: (
+            (fused - torch.maximum(infrared, visible.mean(1, keepdim=True))).abs().mean()
+        ),
+        "spread": lambda fused: (fused - 0.5).square().mean(),
+    }
     weights = {"brighter": 1.0, "spread": 0.1}
 
-    def measure(self, output: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        brighter = torch.maximum(batch["infrared"], batch["visible"].mean(1, keepdim=True))
-        return {"brighter": (output - brighter).abs().mean(), "spread": (output - 0.5).square().mean()}
+    def predict(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {"fused": self.call(self.network, batch)}
 
 
 class ToyPairs(torch.utils.data.Dataset):
@@ -69,7 +74,9 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return {"seed": 3, "phases": {"first": phase}, "validation": {"metrics": ["EN", "SD"], "best": "SD"}}
 
 
-def toy_train(output: Any, data: Any = None, *, of: Any = None, network: nn.Module | None = None, **options: Any) -> Any:
+def toy_train(
+    output: Any, data: Any = None, *, of: Any = None, network: nn.Module | None = None, **options: Any
+) -> Any:
     torch.manual_seed(0)
     settings = {"device": "cpu", "progress": False, "objectives": {"toy": ToyLoss}, **options}
     return train(of or recipe(), data or ToyPairs(), output=output, model=network or ToyNet(), **settings)

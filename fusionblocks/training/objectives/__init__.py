@@ -52,16 +52,16 @@ def build_objective(kind: type[Objective], recipe: PhaseRecipe, network: nn.Modu
     """Return the objective of a phase.
 
     Raises:
-        ValueError: If it takes no such option or loss term (the closest match is offered).
+        ValueError: If there is no such option, loss term or option of one (the closest match is offered).
     """
-    options = list(inspect.signature(kind).parameters)[2:]
+    options = list(inspect.signature(kind).parameters)[3:]
     for option in recipe.options:
         if option not in options:
             raise ValueError(
                 f"objective {recipe.objective!r} takes no option {option!r}{closest(option, options)}; "
                 f"known: {', '.join(options) or 'none'}"
             )
-    return kind(network, recipe.losses, **recipe.options)
+    return kind(network, recipe.losses, recipe.loss_options, **recipe.options)
 
 
 def check_inputs(objective: Objective, item: Mapping[str, Any], phase: str) -> None:

@@ -8,65 +8,83 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.models.base import FusionModel, FusionOutput, closest
+from fusionblocks.losses import FusionLoss
+from fusionblocks.models.base import FusionModel, FusionOutput
 
 Batch = Mapping[str, Any]
-Terms = dict[str, Tensor]
+Inputs = dict[str, Tensor]
 
 
 class Objective(nn.Module):
-    """A network with what is asked of it: calling it with a batch gives the loss and its terms.
+    """A network with what is asked of it: called with a batch, it returns the loss and its terms.
 
-    A subclass lists the weights of its terms, writes :meth:`predict`, which runs the network, and :meth:`measure`,
-    which returns the unweighted terms. The terms are measured in float32 whatever the network computes in.
+    A subclass writes :meth:`predict`, which runs the network and names what the loss sees beside the batch. The loss is
+    a :class:`fusionblocks.losses.FusionLoss` of the recipe's weights, measured in float32 whatever the network computes
+    in.
+
+    A subclass may further say which ``weights`` hold when the recipe has none, bring ``terms`` of its own (functions of
+    what the loss sees, by name), list the ``inputs`` that it needs of every pair, and say with ``validates`` whether
+    the network fuses at all in this phase.
 
     Args:
         network: What learns.
-        losses: Weights of terms that differ from the paper's.
+        losses: Weights of the terms by name.
+        loss_options: Options of the terms by name.
 
     Raises:
-        ValueError: If there is no such term; the closest one is offered.
+        ValueError: If there is no such term or option; the closest one is offered.
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks import create_model
+        >>> from fusionblocks.training import Objective
+        >>> class Copy(Objective):
+        ...     terms = {"distance": lambda fused, visible: (fused - visible.mean(1, keepdim=True)).abs().mean()}
+        ...     weights = {"distance": 2.0}
+        ...     def predict(self, batch):
+        ...         return {"fused": self.call(self.network, batch).fused}
+        >>> objective = Copy(create_model("laplacian"))
+        >>> total, terms = objective({"infrared": torch.rand(1, 1, 32, 32), "visible": torch.rand(1, 3, 32, 32)})
+        >>> bool(total == 2 * terms["distance"])
+        True
     """
 
     weights: ClassVar[Mapping[str, float]] = {}
+    terms: ClassVar[Mapping[str, Callable[..., Tensor]]] = {}
     inputs: ClassVar[tuple[str, ...]] = ("infrared", "visible")
     validates: ClassVar[bool] = True
 
-    def __init__(self, network: nn.Module, losses: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        losses: Mapping[str, float] | None = None,
+        loss_options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         super().__init__()
-        self.network = network
-        for name in losses or {}:
-            if self.weights and name not in self.weights:
-                known = list(self.weights)
-                raise ValueError(f"unknown loss term {name!r}{closest(name, known)}; known: {', '.join(known)}")
-        self.term_weights = {**self.weights, **(losses or {})}
+        self.network: Any = network
+        self.loss = FusionLoss(losses or self.weights, options=loss_options, terms=self.terms)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """Return the loss and its terms, which are detached and unweighted."""
-        output = self.predict(batch)
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and its terms without weights and gradients."""
+        seen = {name: value for name, value in batch.items() if isinstance(value, Tensor)} | self.predict(batch)
         with torch.autocast(batch["infrared"].device.type, enabled=False):
-            terms = self.measure(in_float32(output), batch)
-        total = sum(self.term_weights[name] * term for name, term in terms.items())
-        return torch.as_tensor(total), {name: term.detach() for name, term in terms.items()}
+            report = self.loss(**{name: _single(value) for name, value in seen.items()})
+        return report.total, report.terms
 
-    def predict(self, batch: Batch) -> Any:
-        """Return what the network makes of a batch."""
-        return self.call(self.network, batch)
-
-    def measure(self, output: Any, batch: Batch) -> Terms:
-        """Return the terms of the loss by name."""
+    def predict(self, batch: Batch) -> Inputs:
+        """Return what the network makes of a batch, under the names that the loss knows."""
         raise NotImplementedError
 
     def call(self, network: nn.Module, batch: Batch) -> Any:
-        """Run a network on a pair and the guidance that it wants."""
+        """Run a network on a batch's pairs and the guidance that it wants."""
         return network(batch["infrared"], batch["visible"], **guidance_of(network, batch))
 
     def fuse(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Return the fused picture ``(B, 1 or 3, H, W)`` for validation."""
+        """Return the fused picture ``(B, 1 or 3, H, W)``, for validation."""
         return fused_of(self.call(network, batch))
 
 
-def guidance_of(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def guidance_of(network: nn.Module, batch: Batch) -> Inputs:
     """Return the guidance of a batch by name: what the data hold, else what the attached guide computes."""
     if not isinstance(network, FusionModel) or not network.guidance_names:
         return {}
@@ -88,13 +106,5 @@ def fused_of(output: Any) -> Tensor:
     return output.fused if isinstance(output, FusionOutput) else output
 
 
-def in_float32(value: Any) -> Any:
-    """Return an output with all its tensors in float32."""
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, FusionOutput):
-        return value.map(in_float32)
-    if isinstance(value, tuple):
-        make: Callable[..., Any] = type(value)._make if hasattr(value, "_make") else type(value)
-        return make(in_float32(item) for item in value)
-    return value
+def _single(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
