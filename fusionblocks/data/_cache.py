@@ -56,6 +56,12 @@ class PictureCache:
         self.places[name] = places
         return True
 
+    def trim(self) -> None:
+        """Give back the memory that is set aside and not used."""
+        if self.free:
+            self.chunks[-1] = self.chunks[-1][: len(self.chunks[-1]) - self.free].clone()
+            self.free = 0
+
     def get(self, name: str) -> dict[str, Tensor] | None:
         """Return views of an item, to be read alone."""
         places = self.places.get(name)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from fusionblocks.data._cache import PictureCache
 from fusionblocks.data._checks import check_whole
-from fusionblocks.data._draws import generator_of
+from fusionblocks.data._draws import Draw, generator_of
 from fusionblocks.data._reading import PACKED, PairReader, finished
 from fusionblocks.data.labelled import check_known
 from fusionblocks.data.masks import MASKS
@@ -231,8 +231,7 @@ class PairedImages(Dataset[Item]):
 
     def transformed(self, item: Item, index: int, repeat: int = 0) -> Item:
         """Return what becomes of decoded pictures in this epoch."""
-        numbers = (self.seed, self.epoch, index % len(self))
-        generator = generator_of(*numbers, repeat) if repeat else generator_of(*numbers)
+        generator = generator_of(self.seed, Draw.ITEM, self.epoch, index % len(self), repeat)
         raw = True
         for step in _steps(self.transform):
             if raw and not (isinstance(step, PairedTransform) and step.any_dtype):
@@ -275,9 +274,10 @@ class PairedImages(Dataset[Item]):
         with ThreadPoolExecutor(_READERS) as pool:
             for start in range(0, len(self), 4 * _READERS):
                 block = self.groups[start : start + 4 * _READERS]
-                for group, parts in zip(block, pool.map(self.reader.read, block), strict=True):
-                    if not cache.add(group.name, parts):
-                        return
+                decoded = zip(block, pool.map(self.reader.read, block), strict=True)
+                if not all(cache.add(group.name, parts) for group, parts in decoded):
+                    break
+        cache.trim()
 
 
 def _reader(

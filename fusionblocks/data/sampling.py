@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Sampler
 
 from fusionblocks.data._checks import check_whole
-from fusionblocks.data._draws import generator_of
+from fusionblocks.data._draws import Draw, generator_of
 
 
 class ResumableSampler(Sampler[int]):
@@ -70,7 +70,7 @@ class ResumableSampler(Sampler[int]):
         """Return all items of the epoch in their order."""
         if not self.shuffle:
             return list(range(self.length))
-        return torch.randperm(self.length, generator=generator_of(self.seed, self.epoch)).tolist()
+        return torch.randperm(self.length, generator=generator_of(self.seed, Draw.ORDER, self.epoch)).tolist()
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch; the one that is running goes on from its position.

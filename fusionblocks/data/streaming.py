@@ -9,18 +9,16 @@ from torch import Generator
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fusionblocks.data._checks import check_whole
-from fusionblocks.data._draws import generator_of
+from fusionblocks.data._draws import Draw, generator_of
 from fusionblocks.data.paired import Item, PairedImages
-
-_ORDER, _MIXING = 1, 2  # kinds of draws
 
 
 class StreamedPairs(IterableDataset[Item]):
     """A stream of all items in a drawn order, dealt out to processes and their workers, for sets larger than memory.
 
     Where decoding is what takes the time, ``repeats`` takes several versions (crops, flips) from each decoded pair; a
-    buffer then mixes them, so that those of one pair seldom share a batch. What the versions are depends on the seed and
-    epoch of the pairs alone; which comes when depends on the number of workers too.
+    buffer then mixes them, so that those of one pair seldom share a batch. What the versions are depends on the pairs'
+    seed and epoch alone; which comes when depends on the number of workers too.
 
     Give the stream to a :class:`torch.utils.data.DataLoader` as it is. Together all processes and workers yield every
     version of every pair once in an epoch, none dropped or doubled; some may yield a few more than others. Where
@@ -91,10 +89,10 @@ class StreamedPairs(IterableDataset[Item]):
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first, step = self.rank + self.world_size * number, self.world_size * workers
-        seeds = (self.pairs.seed, self.pairs.epoch)
-        items = self._items(self._order(generator_of(*seeds, 0, _ORDER))[first::step])
+        seed, epoch = self.pairs.seed, self.pairs.epoch
+        items = self._items(self._order(generator_of(seed, Draw.STREAM, epoch))[first::step])
         if self.repeats > 1 and self.shuffle:
-            items = self._mixed(items, generator_of(*seeds, first, _MIXING))
+            items = self._mixed(items, generator_of(seed, Draw.MIXING, epoch, first))
         return items
 
     def _order(self, generator: Generator) -> list[int]:
