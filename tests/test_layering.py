@@ -43,9 +43,9 @@ LAYERS = {
     "metrics": layer("torch numpy torchmetrics pandas matplotlib", "image", "torchmetrics pandas matplotlib"),
     "data": layer("torch numpy", "image"),
     "guidance": layer(
-        "torch numpy einops open_clip safetensors segment_anything timm",
+        "torch numpy einops huggingface_hub open_clip safetensors segment_anything timm",
         "_loading blocks image",
-        "open_clip segment_anything",
+        "huggingface_hub open_clip segment_anything",
     ),
     "models": layer("torch numpy einops timm diffusers huggingface_hub safetensors", "_loading blocks guidance image"),
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),

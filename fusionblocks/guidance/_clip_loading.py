@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fusionblocks._loading import load_strict, read_checkpoint
 
 HUB_CONFIG = "open_clip_config.json"
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 # numbers that OpenAI's own archives keep beside the weights
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 # of SGAFusion's published classifier; ``linear`` and ``lora_*`` hang on names that its forward pass never calls
@@ -60,7 +61,7 @@ def load_clip(model_name: str, pretrained: str | os.PathLike[str] | None) -> nn.
 def find_weights(model_name: str, pretrained: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """Return the file of weights, downloaded if need be, and what its publisher says about it."""
     import open_clip
-    from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
+    from open_clip.pretrained import download_pretrained
 
     name = os.fspath(pretrained)
     if Path(name).is_file():
@@ -69,14 +70,14 @@ def find_weights(model_name: str, pretrained: str | os.PathLike[str]) -> tuple[P
     if settings:
         settings = {"quick_gelu": False, **settings}
         _check_activation(model_name, settings["quick_gelu"], source=f"the tag {name!r}")
-        hub = settings.get("hf_hub", "").rstrip("/")
+        hub = settings.get("hf_hub", "").rstrip("/")  # owner/name, or owner/name/file
         places = [f"https://huggingface.co/{hub}"] if hub else []
         places += [settings["url"]] if settings.get("url") else []
         with offered(f"{model_name} with the weights {name!r}", f"they are offered at {' and '.join(places)}"):
-            return Path(download_pretrained(settings)), settings
+            return from_hub(hub) if hub else Path(download_pretrained(settings)), settings
     if name.startswith("hf-hub:"):
         with offered(f"{model_name} with the weights of {name}", f"they are offered at {_hub_page(name)}"):
-            file = Path(download_pretrained_from_hf(name.removeprefix("hf-hub:")))
+            file = from_hub(name.removeprefix("hf-hub:"))
             return file, _beside(file)
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if re.search(r"[/\\]|\.(pt|pth|bin|safetensors)$", name):
@@ -89,6 +90,25 @@ def find_weights(model_name: str, pretrained: str | os.PathLike[str]) -> tuple[P
         f"pretrained={name!r} is no tag of {model_name!r}{f'; did you mean {close[0]!r}?' if close else ''}; known: "
         f"{', '.join(tags) or 'none'}; a local file or 'hf-hub:owner/name' serves too"
     )
+
+
+def from_hub(name: str) -> Path:
+    """Return the weights of ``owner/name`` or ``owner/name/file`` on the hub, from its local cache if they are there.
+
+    The hub's client tries for a long time where there is no network; one question beforehand fails at once.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import get_session
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    owner, repository, *files = name.split("/")
+    repository = f"{owner}/{repository}"
+    for file in files or HUB_FILES:
+        cached = try_to_load_from_cache(repository, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    get_session().head(constants.ENDPOINT, timeout=10)
+    return Path(download_pretrained_from_hf(repository, filename="/".join(files) or None))
 
 
 def load_file(model: nn.Module, file: Path, *, model_name: str) -> None:

@@ -29,16 +29,39 @@ def small_models(monkeypatch):
     monkeypatch.setattr(open_clip, "create_model", create)
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Let every download fail at once, as without a network."""
-    import open_clip.pretrained
+class Unreachable:
+    """Stands for the hub's session and urllib, without a network."""
 
-    def fail(*_, **__):
+    def head(self, *_, **__):
         raise OSError("network is unreachable")
 
-    monkeypatch.setattr(open_clip.pretrained, "hf_hub_download", fail)
-    monkeypatch.setattr(open_clip.pretrained.urllib.request, "urlopen", fail)
+    urlopen = head
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    import huggingface_hub.utils
+    import open_clip.pretrained
+
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", Unreachable)
+    monkeypatch.setattr(open_clip.pretrained.urllib.request, "urlopen", Unreachable().urlopen)
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_the_hub_s_cache_is_asked_before_the_network(tmp_path, monkeypatch, no_network, small_models, name):
+    from huggingface_hub import constants
+    from safetensors.torch import save_file
+
+    repository = tmp_path / "models--timm--vit_base_patch32_clip_224.openai"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    state = tiny_clip(1).state_dict()
+    (save_file if name.endswith("safetensors") else torch.save)(state, snapshot / name)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert same(loading.load_clip(MODEL, "openai"), state)
+    assert same(loading.load_clip(MODEL, "hf-hub:timm/vit_base_patch32_clip_224.openai"), state)
 
 
 def same(model, state):
@@ -145,7 +168,7 @@ def test_a_configuration_beside_the_file_sets_the_normalisation(tmp_path, small_
 def test_without_a_network_the_error_says_what_to_bring(no_network, model, pretrained, places, monkeypatch):
     import open_clip.factory
 
-    monkeypatch.setattr(open_clip.factory, "_get_hf_config", open_clip.pretrained.hf_hub_download)
+    monkeypatch.setattr(open_clip.factory, "_get_hf_config", Unreachable().head)
     with pytest.raises(FileNotFoundError) as error:
         CLIPDegradationClassifier(model, pretrained)
     message = str(error.value)
