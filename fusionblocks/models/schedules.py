@@ -317,6 +317,10 @@ def _sharpen(scheduler: Any) -> None:
 
 def _level_at(scheduler: Any, step: float) -> float:
     """Return ``sqrt(alpha_bar)`` at a timestep; between two, the ratio of noise to signal is interpolated."""
-    around = scheduler.alphas_cumprod[[math.floor(step), math.ceil(step)]].double()
-    ratio = torch.lerp(*((1 - around) / around).sqrt(), step - math.floor(step)) if step % 1 else None
-    return float(around[0].sqrt()) if ratio is None else float((1 + ratio**2).rsqrt())
+    below = math.floor(step)
+    share = step - below
+    if not share:
+        return float(scheduler.alphas_cumprod[below].double().sqrt())
+    around = scheduler.alphas_cumprod[below : below + 2].double()
+    ratio = ((1 - around) / around).sqrt()
+    return float((1 + ((1 - share) * ratio[0] + share * ratio[1]).square()).rsqrt())

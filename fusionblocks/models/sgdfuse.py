@@ -280,22 +280,21 @@ def network_of(
     strength: float,
 ) -> SGDFuse:
     """Return the network whose parts these modules are; no weight is copied."""
+    unet: Any = denoiser.config
+    stage, end = preliminary.config, head.config
     names = ("channels", "multipliers", "layers_per_block", "norm_groups", "dropout", "attention_levels")
-    config = build_config(  # which makes tuples of a loaded configuration's lists
-        SGDFuseConfig,
-        None,
-        {
-            **{name: denoiser.config[name] for name in names},
-            "head_channels": head.config["hidden_channels"],
-            "enhancement_channels": preliminary.config["enhancement_channels"],
-            "transformer_channels": preliminary.config["channels"],
-            "transformer_blocks": preliminary.config["num_blocks"],
-            "num_heads": preliminary.config["num_heads"],
-            "sampler": sampler,
-            "num_inference_steps": num_inference_steps,
-            "strength": strength,
-        },
-    )
+    options = {
+        **{name: unet[name] for name in names},
+        "head_channels": end["hidden_channels"],
+        "enhancement_channels": stage["enhancement_channels"],
+        "transformer_channels": stage["channels"],
+        "transformer_blocks": stage["num_blocks"],
+        "num_heads": stage["num_heads"],
+        "sampler": sampler,
+        "num_inference_steps": num_inference_steps,
+        "strength": strength,
+    }
+    config = build_config(SGDFuseConfig, None, options)  # which makes tuples of a loaded configuration's lists
     with torch.device("meta"):  # these weights are exchanged at once
         model = SGDFuse(config)
     model.preliminary, model.denoiser, model.head = preliminary, denoiser, head
