@@ -83,6 +83,15 @@ def check_same_shape(**tensors: Tensor) -> None:
             raise ValueError(f"{first} and {name} must have the same shape, got {shapes}")
 
 
+def alike(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both after checks, the reference's luma where the image is a luma and the reference RGB."""
+    both = isinstance(image, Tensor) and isinstance(reference, Tensor) and image.ndim == reference.ndim == 4
+    if both and (image.shape[1], reference.shape[1]) == (1, 3):
+        reference = gray(reference)
+    check_same_shape(image=image, reference=reference)
+    return image, reference
+
+
 def check_mask(mask: Tensor, fused: Tensor) -> None:
     """Raise unless ``mask`` is ``(B, 1, H, W)``, bool or float, of the size of ``fused``."""
     expected = "mask must be a tensor (B, 1, H, W), bool or float in [0, 1]"
@@ -102,7 +111,7 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def check_number(name: str, value: object, low: float, high: float = math.inf, *, closed: bool = False) -> None:
-    """Raise a ``ValueError`` unless ``value`` is a finite number above ``low`` (if closed, from ``low``) up to ``high``."""
+    """Raise a ``ValueError`` unless ``value`` is a number above ``low`` (if closed, from ``low``) up to ``high``."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not (low <= value if closed else low < value) or value > high:  # type: ignore[operator]
         bounds = f"{'at least' if closed else 'above'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")

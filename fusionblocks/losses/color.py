@@ -54,5 +54,8 @@ class ColorLoss(nn.Module):
         tensor(0.)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, fused: Tensor, visible: Tensor) -> Tensor:
         return color_loss(fused, visible)

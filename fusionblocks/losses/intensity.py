@@ -174,6 +174,9 @@ class IntensityMaxLoss(nn.Module):
         tensor(0.)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         return intensity_max_loss(fused, infrared, visible)
 
@@ -188,6 +191,9 @@ class MaskedIntensityLoss(nn.Module):
         >>> MaskedIntensityLoss()(infrared, infrared, visible, mask=torch.ones(1, 1, 8, 8))
         tensor(0.)
     """
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor, mask: Tensor) -> Tensor:
         return masked_intensity_loss(fused, infrared, visible, mask)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionblocks.image.filters import Border, add_border, gradient_magnitude
-from fusionblocks.losses._inputs import check_choice, check_same_shape, full_precision, mean_difference
+from fusionblocks.losses._inputs import alike, check_choice, full_precision, mean_difference
 
 # Sobel's derivatives are products of a smoothing and a differencing kernel
 _SMOOTH_3, _DIFFERENCE_3 = (1.0, 2.0, 1.0), (-1.0, 0.0, 1.0)
@@ -27,14 +27,14 @@ def l1_loss(image: Tensor, reference: Tensor) -> Tensor:
 
     Args:
         image: ``(B, C, H, W)``, about [0, 1].
-        reference: ``(B, C, H, W)`` in [0, 1].
+        reference: ``(B, C, H, W)`` in [0, 1], or the RGB picture whose luma ``image`` is.
 
     Returns:
         A scalar, at least 0.
 
     Raises:
         TypeError: A picture is no tensor, or not of a floating-point dtype.
-        ValueError: The shapes differ.
+        ValueError: The shapes do not fit.
 
     Reference:
         *PSFusion* (2023), ``Re_loss``.
@@ -45,7 +45,7 @@ def l1_loss(image: Tensor, reference: Tensor) -> Tensor:
         >>> l1_loss(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5))
         tensor(0.5000)
     """
-    check_same_shape(image=image, reference=reference)
+    image, reference = alike(image, reference)
     return mean_difference(image, reference)
 
 
@@ -59,7 +59,7 @@ def gradient_loss(image: Tensor, reference: Tensor, *, border: Border = "zero") 
 
     Args:
         image: ``(B, C, H, W)``, about [0, 1].
-        reference: ``(B, C, H, W)`` in [0, 1].
+        reference: ``(B, C, H, W)`` in [0, 1], or the RGB picture whose luma ``image`` is.
         border: What lies beyond the edge: ``"zero"``, ``"replicate"`` or ``"reflect"``.
 
     Returns:
@@ -67,7 +67,7 @@ def gradient_loss(image: Tensor, reference: Tensor, *, border: Border = "zero") 
 
     Raises:
         TypeError: A picture is no tensor, or not of a floating-point dtype.
-        ValueError: The shapes differ, or the border is unknown.
+        ValueError: The shapes do not fit, or the border is unknown.
 
     Reference:
         *SMFNet* (2025), ``Fusion_loss_stage1``.
@@ -79,7 +79,7 @@ def gradient_loss(image: Tensor, reference: Tensor, *, border: Border = "zero") 
         >>> gradient_loss(picture, picture)
         tensor(0.)
     """
-    check_same_shape(image=image, reference=reference)
+    image, reference = alike(image, reference)
     return mean_difference(*(gradient_magnitude(x, border=border) for x in (image, reference)))
 
 
@@ -94,14 +94,14 @@ def spatial_gradient_loss(image: Tensor, reference: Tensor) -> Tensor:
 
     Args:
         image: ``(B, C, H, W)``, about [0, 1].
-        reference: ``(B, C, H, W)`` in [0, 1].
+        reference: ``(B, C, H, W)`` in [0, 1], or the RGB picture whose luma ``image`` is.
 
     Returns:
         A scalar, at least 0.
 
     Raises:
         TypeError: A picture is no tensor, or not of a floating-point dtype.
-        ValueError: The shapes differ.
+        ValueError: The shapes do not fit.
 
     Reference:
         *SMFNet* (2025), ``Gradient_loss`` of its first training phase.
@@ -113,7 +113,7 @@ def spatial_gradient_loss(image: Tensor, reference: Tensor) -> Tensor:
         >>> spatial_gradient_loss(picture, picture + 0.5) < 1e-6
         tensor(True)
     """
-    check_same_shape(image=image, reference=reference)
+    image, reference = alike(image, reference)
     kernels = _kernels(image, (_SMOOTH_3, _DIFFERENCE_3), (_DIFFERENCE_3, _SMOOTH_3)) / _FIRST_UNIT
     return _filtered(image - reference, kernels).abs().mean()
 
@@ -134,7 +134,7 @@ def second_gradient_loss(
 
     Args:
         image: ``(B, C, H, W)``, about [0, 1].
-        reference: ``(B, C, H, W)`` in [0, 1].
+        reference: ``(B, C, H, W)`` in [0, 1], or the RGB picture whose luma ``image`` is.
         normalization: ``"unit"``, or ``"absolute"`` as above.
 
     Returns:
@@ -142,7 +142,7 @@ def second_gradient_loss(
 
     Raises:
         TypeError: A picture is no tensor, or not of a floating-point dtype.
-        ValueError: The shapes differ, or the normalization is unknown.
+        ValueError: The shapes do not fit, or the normalization is unknown.
 
     Reference:
         *PSFusion* (2023), ``Re_loss``.
@@ -154,7 +154,7 @@ def second_gradient_loss(
         >>> second_gradient_loss(picture, picture)
         tensor(0.)
     """
-    check_same_shape(image=image, reference=reference)
+    image, reference = alike(image, reference)
     check_choice("normalization", normalization, ("unit", "absolute"))
     kernels = _kernels(image, (_SMOOTH_5, _SECOND_5), (_DIFFERENCE_5, _DIFFERENCE_5), (_SECOND_5, _SMOOTH_5))
     mixed = _SECOND_UNIT if normalization == "unit" else _MIXED_SUM
@@ -172,14 +172,14 @@ def gram_loss(image: Tensor, reference: Tensor) -> Tensor:
 
     Args:
         image: ``(B, C, H, W)``.
-        reference: ``(B, C, H, W)``.
+        reference: ``(B, C, H, W)``, or the RGB picture whose luma ``image`` is.
 
     Returns:
         A scalar, at least 0.
 
     Raises:
         TypeError: An argument is no tensor, or not of a floating-point dtype.
-        ValueError: The shapes differ.
+        ValueError: The shapes do not fit.
 
     Reference:
         *SMFNet* (2025), ``gram_matrix``.
@@ -190,7 +190,7 @@ def gram_loss(image: Tensor, reference: Tensor) -> Tensor:
         >>> gram_loss(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
         tensor(1.)
     """
-    check_same_shape(image=image, reference=reference)
+    image, reference = alike(image, reference)
     first, second = ((x @ x.mT) / x[0].numel() for x in (image.flatten(2), reference.flatten(2)))
     return (first - second).square().mean()
 
@@ -204,6 +204,9 @@ class L1Loss(nn.Module):
         >>> L1Loss()(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5))
         tensor(0.5000)
     """
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
         return l1_loss(image, reference)
@@ -242,6 +245,9 @@ class SpatialGradientLoss(nn.Module):
         tensor(0.)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
         return spatial_gradient_loss(image, reference)
 
@@ -277,6 +283,9 @@ class GramLoss(nn.Module):
         >>> GramLoss()(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
         tensor(1.)
     """
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
         return gram_loss(image, reference)

@@ -12,9 +12,9 @@ from fusionblocks.image._math import pearson
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.similarity import ssim
 from fusionblocks.losses._inputs import (
+    alike,
     check_number,
     check_pictures,
-    check_same_shape,
     check_whole,
     full_precision,
     gray,
@@ -38,7 +38,7 @@ def ssim_loss(
 
     Args:
         image: ``(B, C, H, W)``, about [0, 1].
-        reference: ``(B, C, H, W)`` in [0, 1].
+        reference: ``(B, C, H, W)`` in [0, 1], or the RGB picture whose luma ``image`` is.
         window_size: Side of the Gaussian window in pixels.
         sigma: Standard deviation of the window in pixels.
         padding: ``"valid"`` averages where the window fits (SGAFusion); ``"reflect"`` (SMFNet) and ``"zero"`` cover
@@ -49,7 +49,7 @@ def ssim_loss(
 
     Raises:
         TypeError: A picture is no tensor, or not of a floating-point dtype.
-        ValueError: The shapes differ, the pictures are smaller than the window, or an option is out of range.
+        ValueError: The shapes do not fit, the pictures are smaller than the window, or an option is out of range.
 
     Reference:
         *SGAFusion* (2025), ``L_SSIM``; *SMFNet* (2025), its ``Loss_ssim``.
@@ -61,12 +61,15 @@ def ssim_loss(
         >>> ssim_loss(picture, picture).abs() < 1e-6
         tensor(True)
     """
-    check_same_shape(image=image, reference=reference)
+    image, reference = alike(image, reference)
     check_whole("window_size", window_size, 1)
     check_number("sigma", sigma, 0)
     if window_size % 2 == 0:
         image, reference = image[..., 1:, 1:], reference[..., 1:, 1:]
         window_size -= 1
+    if padding == "valid" and min(image.shape[-2:]) < window_size:
+        size = f"{image.shape[-2]}x{image.shape[-1]} (height x width)"
+        raise ValueError(f"image must be no smaller than the window of {window_size} pixels, got {size}")
     return 1 - ssim(image, reference, window_size=window_size, sigma=sigma, padding=padding).mean()
 
 
@@ -261,6 +264,9 @@ class SCDLoss(nn.Module):
         tensor(True)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         return scd_loss(fused, infrared, visible)
 
@@ -275,6 +281,9 @@ class VIFLoss(nn.Module):
         >>> VIFLoss()(picture, picture, picture).abs() < 1e-6
         tensor(True)
     """
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         return vif_loss(fused, infrared, visible)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from fusionblocks.losses._inputs import gray
 from fusionblocks.losses.color import color_loss
 from fusionblocks.losses.correlation import correlation_ratio_loss, decomposition_loss, graph_decomposition_loss
 from fusionblocks.losses.diffusion import noise_loss
@@ -80,19 +77,6 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}{hint}; there are {', '.join(known) or 'none'}"
 
 
-def _rebuilt(modality: str, function: Callable[..., Tensor]) -> Term:
-    """Return the term that compares a rebuilt source with the source itself, a rebuilt luma with its luma."""
-
-    @functools.wraps(function)
-    def compare(image: Tensor, reference: Tensor, **options: Any) -> Tensor:
-        both = isinstance(image, Tensor) and isinstance(reference, Tensor) and image.ndim == reference.ndim == 4
-        if both and (image.shape[1], reference.shape[1]) == (1, 3):
-            reference = gray(reference)
-        return function(image, reference, **options)
-
-    return term(compare, {"image": f"{modality}_reconstruction", "reference": modality})
-
-
 _REBUILT = {
     "gradient": gradient_loss,
     "gram": gram_loss,
@@ -127,7 +111,7 @@ TERMS: dict[str, Term] = {
     "noise": term(noise_loss),
     # the sources, rebuilt
     **{
-        f"{modality}_{name}": _rebuilt(modality, function)
+        f"{modality}_{name}": term(function, {"image": f"{modality}_reconstruction", "reference": modality})
         for modality in ("infrared", "visible")
         for name, function in _REBUILT.items()
     },
