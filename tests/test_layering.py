@@ -52,7 +52,9 @@ LAYERS = {
     "experts": layer("torch matplotlib", "blocks image models inference", "matplotlib"),
     "optimization": layer("torch timm einops", "blocks image models"),
     "training": layer("torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True),
-    "cli": layer("torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts training", facade=True),
+    "cli": layer(
+        "torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts optimization training", facade=True
+    ),
     "__main__": layer(ours="cli"),
     "__init__": layer(ours=f"{BELOW_INFERENCE} inference experts optimization training"),
 }

@@ -177,6 +177,29 @@ def test_bfloat16_returns_float32_near_the_original(networks, name: str) -> None
     assert -10 * torch.log10(error) > 35
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-4), (torch.bfloat16, 0.05)])
+def test_sgdfuse_draws_the_same_noise(dtype: torch.dtype | None, tolerance: float) -> None:
+    torch.manual_seed(0)
+    model = fb.SGDFuse(channels=8, norm_groups=4, transformer_channels=8, num_inference_steps=8).eval()
+    inputs = pair("sgdfuse", 37, 42)
+    masks = {"infrared_mask": inputs["infrared"], "visible_mask": inputs["infrared"].round()}
+    expected, got = (
+        network(**inputs, **masks, generator=torch.Generator().manual_seed(0))
+        for network in (model, fb.optimize(model, dtype))
+    )
+    assert_equal_outputs(got, expected, tolerance)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-4), (torch.bfloat16, 0.05)])
+def test_smfnet_still_reconstructs(networks, dtype: torch.dtype | None, tolerance: float) -> None:
+    model, inputs = networks["smfnet"], pair("smfnet", 64, 64)
+    expected, got = model.reconstruct(**inputs), fb.optimize(model, dtype).reconstruct(**inputs)
+    for name in ("infrared", "visible"):
+        torch.testing.assert_close(getattr(got, name), getattr(expected, name), rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_errors_are_unchanged(networks, name: str) -> None:
     model, inputs = networks[name], pair(name, 64, 64)

@@ -194,8 +194,9 @@ def _fuse_all(
 
 
 def _open_network(model: str | None, checkpoint: Path | None, device: str) -> Any:
-    """Return the network that ``--model`` and ``--checkpoint`` describe, on the device."""
+    """Return the network that ``--model`` and ``--checkpoint`` describe, on the device and made fast."""
     from fusionblocks.models import create_model, load_official, model_class
+    from fusionblocks.optimization import optimize
 
     place = open_device(device)
     if checkpoint is None:
@@ -212,7 +213,7 @@ def _open_network(model: str | None, checkpoint: Path | None, device: str) -> An
         )
     else:
         network = load_official(model, checkpoint)
-    return network.to(place).eval()
+    return optimize(network.to(place), outputs=("fused",))
 
 
 def _saved_name(folder: Path) -> str:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fusionblocks.image import check_pair, luma
 from fusionblocks.models.base import FusionOutput
-from fusionblocks.models.smfnet import Decoder, SMFNet
+from fusionblocks.models.smfnet import Decoder, Reconstruction, SMFNet
 from fusionblocks.optimization.recast import fast
 from fusionblocks.optimization.strips import in_strips
 
@@ -40,3 +40,9 @@ class FastSMFNet(SMFNet):
         fused = self.detail_fusion(detail) + fused
         del detail
         return FusionOutput(fused=self.decoder(fused.add_(self.base_fusion(base))))
+
+    def reconstruct(self, infrared: Tensor, visible: Tensor) -> Reconstruction:
+        """Rebuild both inputs, see :meth:`SMFNet.reconstruct`; float32 comes back if float32 came."""
+        dtype = self.decoder.head[0].weight.dtype
+        rebuilt = super().reconstruct(infrared.to(dtype), visible.to(dtype))
+        return Reconstruction(rebuilt.infrared.to(infrared.dtype), rebuilt.visible.to(visible.dtype))
