@@ -30,6 +30,7 @@ PACKAGES = {
     "ops": "Operators",
     "image": "Pictures",
     "data": "Data",
+    "guidance": "Guidance",
     "metrics": "Metrics",
     "training": "Training",
 }
