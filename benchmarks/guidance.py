@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 import fusionblocks as fb
 from benchmarks import harness
+from benchmarks.measuring import RETURNING
 
 Pair = tuple[Tensor, Tensor]
 PACKAGES = ("torch", "open_clip_torch", "segment-anything", "diffusers")
@@ -145,11 +148,12 @@ def measure(case: Case) -> dict[str, str]:
     """Return a case's row, times and memory each from a fresh process."""
     context = multiprocessing.get_context("spawn")
 
-    def apart(function: Callable[[Case], Any]) -> Any:
-        with context.Pool(1) as pool:
+    def apart(function: Callable[[Case], Any], environment: dict[str, str]) -> Any:
+        with mock.patch.dict(os.environ, environment), context.Pool(1) as pool:
             return pool.apply(function, (case,))
 
-    samples, weights, machine = apart(measure_times)
+    samples, weights, machine = apart(measure_times, {})
+    peak = apart(measure_memory, RETURNING)
     return {
         "name": case.part,
         "settings": PARTS[case.part].settings,
@@ -159,7 +163,7 @@ def measure(case: Case) -> dict[str, str]:
         "width": str(case.width),
         **{f"{key}_s": f"{value:.3f}" for key, value in harness.percentiles([s.wall for s in samples]).items()},
         "cpu_p50_s": f"{harness.percentiles([s.cpu for s in samples])['p50']:.3f}",
-        "peak_mib": f"{apart(measure_memory) / harness.MEBIBYTE:.0f}",
+        "peak_mib": f"{peak / harness.MEBIBYTE:.0f}",
         "weights_mib": f"{weights / harness.MEBIBYTE:.0f}",
         "repeats": str(case.repeats),
         **machine,
