@@ -31,6 +31,7 @@ PACKAGES = {
     "image": "Pictures",
     "data": "Data",
     "guidance": "Guidance",
+    "losses": "Losses",
     "metrics": "Metrics",
     "training": "Training",
 }
@@ -48,6 +49,8 @@ def write_all(docs: Path) -> None:
     (api / "models_table.md").write_text(models_table())
     (api / "metrics_table.md").write_text(metrics_table())
     (api / "conventions_table.md").write_text(conventions_table())
+    (api / "losses_table.md").write_text(losses_table())
+    (api / "presets_table.md").write_text(presets_table())
     write_pictures(api)
     write_comparison(api)
     write_performance(api)
@@ -236,6 +239,42 @@ def conventions_table() -> str:
         decided = [name in convention.published or name in convention.options for convention in conventions]
         rows.append([name, default, *(cell if there else "" for cell, there in zip(cells, decided))])
     return table(["", "function's default", *(f"`{convention.name}`" for convention in conventions)], rows)
+
+
+def losses_table() -> str:
+    """Return the terms of training losses with formula, inputs and paper, from the docstrings, as a Markdown table."""
+    names: dict[str, list[str]] = {}
+    for name, term in fb.losses.TERMS.items():
+        names.setdefault(term.function.__name__, []).append(name)
+    rows = []
+    for function, terms in names.items():
+        doc = inspect.getdoc(getattr(fb.losses, function)) or ""
+        formula = re.search(r"^\.\. math::((?:.*\n)(?:[ ]+.*\n)*)", doc, re.MULTILINE)
+        inputs = [", ".join(f"`{name}`" for name in fb.losses.TERMS[term].inputs.values()) for term in terms]
+        rows.append(
+            [
+                ", ".join(f"`{name}`" for name in terms),
+                f"{{py:obj}}`~fusionblocks.losses.{function}`",
+                f"${' '.join(formula.group(1).split())}$".replace("|", r"\vert ") if formula else "",
+                "; ".join(inputs),
+                markdown(sections(doc)[1]),
+            ]
+        )
+    return table(["term", "function", "formula", "inputs", "from"], rows)
+
+
+def presets_table() -> str:
+    """Return the papers' losses with weights and options as a Markdown table."""
+    rows = []
+    for name, preset in fb.losses.PRESETS.items():
+        weights = ", ".join(f"{weight:g} `{term}`" for term, weight in preset.weights.items())
+        options = [
+            f"`{term}`: `{option}={value!r}`"
+            for term, values in preset.options.items()
+            for option, value in values.items()
+        ]
+        rows.append([f"`{name}`", preset.source, weights, ", ".join(options)])
+    return table(["preset", "from", "weights", "options"], rows)
 
 
 def gray_sample() -> tuple[Tensor, Tensor, Tensor]:
