@@ -35,6 +35,7 @@ _MODULES = {
     "data": ".data",
     "guidance": ".guidance",
     "image": ".image",
+    "losses": ".losses",
     "metrics": ".metrics",
     "models": ".models",
     "ops": ".ops",

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "fusionblocks"
 FILES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
 LONGEST_FILE = 500
 MOST_ARGUMENTS = 12
-PACKAGES = ("", ".blocks", ".data", ".guidance", ".image", ".metrics", ".models", ".ops", ".training")
+PACKAGES = ("", ".blocks", ".data", ".guidance", ".image", ".losses", ".metrics", ".models", ".ops", ".training")
 
 
 def documented() -> list[object]:
