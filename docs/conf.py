@@ -32,7 +32,7 @@ nitpick_ignore_regex = [
     # documented elsewhere; the build needs no network
     (r"py:.*", r"(torch|numpy|np|PIL|huggingface_hub|diffusers|timm|collections|os|pathlib|typing|types|nn)\..*"),
     (r"py:.*", r"(matplotlib|pandas)\..*"),
-    (r"py:.*", r"(Any|Callable|Figure|Iterator|Iterable|Mapping|Path|Sequence|Tensor|optional|callable)"),
+    (r"py:.*", r"(Accelerator|Any|Callable|Figure|Iterator|Iterable|Mapping|Path|Sequence|Tensor|optional|callable)"),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|slice|str|tuple|type|None|ellipsis|Ellipsis)"),
     (r"py:.*", r"\w+(Error|Warning)"),
     (r"py:class", r"fusionblocks\.optimization\.Model"),  # a type variable

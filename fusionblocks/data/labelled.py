@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from fusionblocks.data.pairs import natural_key
 from fusionblocks.image import READABLE_SUFFIXES, array_to_tensor, check_picture, check_values, read_image
 
 CLEAN = "clean"
-Item = TypeVar("Item")
 
 
 def class_folders(folder: str | Path, classes: Sequence[str] | None = None) -> dict[str, tuple[Path, ...]]:
@@ -67,8 +66,8 @@ def class_folders(folder: str | Path, classes: Sequence[str] | None = None) -> d
 
 
 def hold_out(
-    items: Sequence[Item], share: float = 0.2, *, seed: int = 0, what: str = "items"
-) -> tuple[list[Item], list[Item]]:
+    items: Sequence[Any], share: float = 0.2, *, seed: int = 0, what: str = "items"
+) -> tuple[list[Any], list[Any]]:
     """Split pictures by chance into those to learn from and those to judge by, at least one each.
 
     Args:

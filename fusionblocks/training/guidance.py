@@ -14,12 +14,10 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-
 
 def train_classifier(
     classifier: nn.Module,
-    batches: Batches,
+    batches: Iterable[tuple[Tensor, Tensor]],
     *,
     steps: int = 300,
     lr: float = 1e-3,
@@ -97,7 +95,7 @@ def train_classifier(
 
 
 @torch.no_grad()
-def class_accuracy(classifier: nn.Module, batches: Batches) -> dict[str, float]:
+def class_accuracy(classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
     """Return the share of each class that a classifier recognises.
 
     Args:
@@ -185,7 +183,7 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _cycle(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+def _cycle(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """Go through the batches again and again."""
     if isinstance(batches, Sized) and not len(batches):
         raise ValueError("batches must hold at least one batch, got none")
