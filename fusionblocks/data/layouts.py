@@ -276,7 +276,7 @@ def _listed(
     by_name = {group.name: group for group in groups}
     problems = [problem for problem in problems if problem.split(":")[0] in names]
     told = {problem.split(":")[0] for problem in problems}
-    # MFNet lists mirrored copies too, which a script of its own makes; flips are drawn here
+    # MFNet's lists may name mirrored copies that a script is to make; flips are drawn here
     absent = [name for name in names if name not in by_name and name.removesuffix("_flip") not in by_name]
     problems += [f"{name}: listed in {file.name}, but not there" for name in absent if name not in told]
     return [by_name[name] for name in names if name in by_name], problems
@@ -292,13 +292,14 @@ def _names(file: Path) -> list[str]:
 
 # --- TNO: a folder a scene, named by hand ----------------------------------------------------------------------------
 
-_SENSOR = re.compile(r"(?<![a-z])(lwir|ir|vis)(?![a-z])", re.IGNORECASE)
+_SENSORS = {"lwir": "infrared", "ir": "infrared", "vis": "visible"}
+_SENSOR = re.compile(rf"(?<![a-z])(?:{'|'.join(_SENSORS)})(?![a-z])", re.IGNORECASE)
 
 
 def _sensor(stem: str) -> str | None:
     """Return which camera a file of TNO is of, by the first of its words that says so."""
     if word := _SENSOR.search(stem):
-        return "visible" if word[1].lower() == "vis" else "infrared"
+        return _SENSORS[word[0].lower()]
     if stem.startswith(("1_", "2_")):  # Athena's APC_2
         return "visible" if stem[0] == "1" else "infrared"
     return "visible" if stem.endswith("_r") else None  # Athena's bunker: red holds the visible picture
