@@ -18,6 +18,8 @@ from torch import Tensor, nn
 class StrictLoading:
     """Makes a diffusers model refuse a file that lacks a weight; diffusers alone would leave it random."""
 
+    config: Any  # diffusers' record of the constructor's arguments
+
     @classmethod
     def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
         """Load a model that ``save_pretrained`` wrote.

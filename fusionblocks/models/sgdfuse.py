@@ -280,8 +280,7 @@ def network_of(
     strength: float,
 ) -> SGDFuse:
     """Return the network whose parts these modules are; no weight is copied."""
-    unet: Any = denoiser.config
-    stage, end = preliminary.config, head.config
+    unet, stage, end = denoiser.config, preliminary.config, head.config
     names = ("channels", "multipliers", "layers_per_block", "norm_groups", "dropout", "attention_levels")
     options = {
         **{name: unet[name] for name in names},
