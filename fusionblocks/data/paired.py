@@ -73,7 +73,6 @@ class PairedImages(Dataset[Item]):
 
     Attributes:
         groups: The files of each item.
-        names: The names of the items.
         problems: A line for each name that was left out.
 
     Raises:
@@ -226,7 +225,7 @@ class PairedImages(Dataset[Item]):
     def read(self, index: int) -> Item:
         """Return the decoded pictures of an item, from memory where they are kept: uint8, unless they are deeper."""
         group = self.groups[index]
-        kept = None if self._cache is None else self._cache.get(group.name)
+        kept = None if self._cache is None else self._cache.get(_key(group))
         return {**(self.reader.read(group) if kept is None else kept), "name": group.name}
 
     def transformed(self, item: Item, index: int, repeat: int = 0) -> Item:
@@ -275,9 +274,14 @@ class PairedImages(Dataset[Item]):
             for start in range(0, len(self), 4 * _READERS):
                 block = self.groups[start : start + 4 * _READERS]
                 decoded = zip(block, pool.map(self.reader.read, block), strict=True)
-                if not all(cache.add(group.name, parts) for group, parts in decoded):
+                if not all(cache.add(_key(group), parts) for group, parts in decoded):
                     break
         cache.trim()
+
+
+def _key(group: ImageGroup) -> str:
+    """Return what tells an item from all others; two splits may have the same names."""
+    return "\n".join(map(str, group.files.values()))
 
 
 def _reader(

@@ -13,7 +13,16 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fusionblocks.data import Compose, ImageGroup, PairedCrop, PairedDegrade, PairedFlip, PairedImages, UnpairedError
+from fusionblocks.data import (
+    Compose,
+    ImageGroup,
+    PairedCrop,
+    PairedDegrade,
+    PairedFlip,
+    PairedImages,
+    UnpairedError,
+    open_dataset,
+)
 from fusionblocks.image import array_to_tensor, luma, normalize_percentiles, write_image
 
 HEIGHT, WIDTH = 40, 56
@@ -235,6 +244,25 @@ def test_a_cache_keeps_to_its_bound_and_the_rest_is_read_each_time(root: Path, m
     assert [path.stem for path in read if path.parent.name == "ir"].count("0") == 1, "by the plain dataset alone"
     assert [path.stem for path in read if path.parent.name == "ir"].count("5") == 2
     assert opened(root, cache=1).cached == 0
+
+
+def test_workers_find_the_pictures_in_memory(tmp_path: Path) -> None:
+    pairs = augmented(make_pairs(tmp_path, 4, labels=True), cache=True)
+    expected = [pairs[index] for index in range(4)]
+    for file in list(tmp_path.rglob("*.png")):
+        file.unlink()
+    loader = DataLoader(pairs, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    for item, other in zip(loader, expected, strict=True):
+        assert_equal(item, other)
+
+
+def test_items_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    for split, level in (("train", 10), ("test", 200)):
+        for folder in ("ir", "vi"):
+            (tmp_path / split / folder).mkdir(parents=True)
+            write_image(tmp_path / split / folder / "1.png", np.full((8, 8), level, np.uint8))
+    pairs = open_dataset(tmp_path, "all", cache=True)
+    assert [round(float(item["infrared"].mean()) * 255) for item in (pairs[0], pairs[1])] == [10, 200]
 
 
 def test_items_can_be_changed_without_changing_what_is_kept(root: Path) -> None:
