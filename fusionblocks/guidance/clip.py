@@ -99,7 +99,7 @@ class CLIPDegradationClassifier(nn.Module):
         preprocessing: str = "published",
         tokens: str = "pooled",
         tower: nn.Module | None = None,
-        cache: str | os.PathLike[str] | DiskCache | None = None,
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         check_positive(embedding_channels=embedding_channels)
@@ -109,7 +109,7 @@ class CLIPDegradationClassifier(nn.Module):
         self.model_name = model_name if tower is None else None
         self.preprocessing = preprocessing
         self.tokens = tokens
-        self.cache = DiskCache(cache) if isinstance(cache, str | os.PathLike) else cache
+        self.cache = None if cache is None else DiskCache(cache)
 
         self.visual, self.text = towers.split_towers(load_clip(model_name, pretrained) if tower is None else tower)
         self.requires_grad_(False)
@@ -186,7 +186,7 @@ class CLIPDegradationClassifier(nn.Module):
         pretrained: str | os.PathLike[str] | None = "openai",
         tower: nn.Module | None = None,
         tokens: str = "pooled",
-        cache: str | os.PathLike[str] | DiskCache | None = None,
+        cache: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Return a classifier as :meth:`save_adapters` saved it: built from the file's settings, and loaded.
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from fusionblocks.guidance import merge_lora
-from fusionblocks.guidance._cache import DiskCache
 from tests.guidance.test_clip import build, pictures, train_a_step
 from tests.guidance.towers import tiny_tower
 
@@ -130,7 +129,7 @@ def test_it_stays_out_of_training_and_gradients(tmp_path):
 
 @torch.no_grad()
 def test_a_damaged_entry_is_made_again(tmp_path):
-    classifier, visible = build(cache=DiskCache(tmp_path)), pictures(2)
+    classifier, visible = build(cache=tmp_path), pictures(2)
     expected = classifier(visible)
     (tmp_path / entries(tmp_path)[0]).write_bytes(b"cut off")
     assert torch.equal(classifier(visible), expected)
