@@ -58,4 +58,5 @@ class ColorLoss(nn.Module):
         super().__init__()
 
     def forward(self, fused: Tensor, visible: Tensor) -> Tensor:
+        """Return the loss, see :func:`color_loss`."""
         return color_loss(fused, visible)

@@ -225,6 +225,7 @@ class DecompositionLoss(nn.Module):
     def forward(
         self, base_infrared: Tensor, base_visible: Tensor, detail_infrared: Tensor, detail_visible: Tensor
     ) -> Tensor:
+        """Return the loss, see :func:`decomposition_loss`."""
         features = (base_infrared, base_visible, detail_infrared, detail_visible)
         return decomposition_loss(*features, per_picture=self.per_picture, detach=self.detach)
 
@@ -256,6 +257,7 @@ class GraphDecompositionLoss(nn.Module):
         graph_infrared: Tensor,
         graph_visible: Tensor,
     ) -> Tensor:
+        """Return the loss, see :func:`graph_decomposition_loss`."""
         features = (base_infrared, base_visible, detail_infrared, detail_visible, graph_infrared, graph_visible)
         return graph_decomposition_loss(*features, per_picture=self.per_picture)
 
@@ -281,6 +283,7 @@ class CorrelationRatioLoss(nn.Module):
         self.per_picture = per_picture
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return the loss, see :func:`correlation_ratio_loss`."""
         return correlation_ratio_loss(fused, infrared, visible, form=self.form, per_picture=self.per_picture)
 
 

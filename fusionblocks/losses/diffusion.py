@@ -74,4 +74,5 @@ class NoiseLoss(nn.Module):
         self.reduction: Literal["mean", "sum"] = reduction
 
     def forward(self, noise_prediction: Tensor, noise: Tensor) -> Tensor:
+        """Return the loss, see :func:`noise_loss`."""
         return noise_loss(noise_prediction, noise, norm=self.norm, reduction=self.reduction)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -103,11 +105,12 @@ class JointGradientLoss(nn.Module):
         tensor(0.)
     """
 
-    def __init__(self, *, border: Border = "zero") -> None:
+    def __init__(self, *, border: Literal["reflect", "replicate", "zero"] = "zero") -> None:
         super().__init__()
         self.border: Border = border
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return the loss, see :func:`joint_gradient_loss`."""
         return joint_gradient_loss(fused, infrared, visible, border=self.border)
 
 
@@ -125,9 +128,10 @@ class AxisGradientLoss(nn.Module):
         tensor(0.)
     """
 
-    def __init__(self, *, border: Border = "zero") -> None:
+    def __init__(self, *, border: Literal["reflect", "replicate", "zero"] = "zero") -> None:
         super().__init__()
         self.border: Border = border
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return the loss, see :func:`axis_gradient_loss`."""
         return axis_gradient_loss(fused, infrared, visible, border=self.border)

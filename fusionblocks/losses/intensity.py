@@ -178,6 +178,7 @@ class IntensityMaxLoss(nn.Module):
         super().__init__()
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return the loss, see :func:`intensity_max_loss`."""
         return intensity_max_loss(fused, infrared, visible)
 
 
@@ -196,6 +197,7 @@ class MaskedIntensityLoss(nn.Module):
         super().__init__()
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss, see :func:`masked_intensity_loss`."""
         return masked_intensity_loss(fused, infrared, visible, mask)
 
 
@@ -222,6 +224,7 @@ class MaskedPatchMSELoss(nn.Module):
         self.window_size, self.sigma, self.salient = window_size, sigma, salient
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss, see :func:`masked_patch_mse_loss`."""
         return masked_patch_mse_loss(
             fused, infrared, visible, mask, window_size=self.window_size, sigma=self.sigma, salient=self.salient
         )

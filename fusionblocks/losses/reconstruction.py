@@ -209,6 +209,7 @@ class L1Loss(nn.Module):
         super().__init__()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Return the loss, see :func:`l1_loss`."""
         return l1_loss(image, reference)
 
 
@@ -226,11 +227,12 @@ class GradientLoss(nn.Module):
         tensor(0.)
     """
 
-    def __init__(self, *, border: Border = "zero") -> None:
+    def __init__(self, *, border: Literal["reflect", "replicate", "zero"] = "zero") -> None:
         super().__init__()
         self.border: Border = border
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Return the loss, see :func:`gradient_loss`."""
         return gradient_loss(image, reference, border=self.border)
 
 
@@ -249,6 +251,7 @@ class SpatialGradientLoss(nn.Module):
         super().__init__()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Return the loss, see :func:`spatial_gradient_loss`."""
         return spatial_gradient_loss(image, reference)
 
 
@@ -271,6 +274,7 @@ class SecondGradientLoss(nn.Module):
         self.normalization: Literal["unit", "absolute"] = normalization
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Return the loss, see :func:`second_gradient_loss`."""
         return second_gradient_loss(image, reference, normalization=self.normalization)
 
 
@@ -288,6 +292,7 @@ class GramLoss(nn.Module):
         super().__init__()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Return the loss, see :func:`gram_loss`."""
         return gram_loss(image, reference)
 
 

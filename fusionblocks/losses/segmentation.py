@@ -169,6 +169,7 @@ class CrossEntropyLoss(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, segmentation: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, see :func:`cross_entropy_loss`."""
         return cross_entropy_loss(segmentation, labels, ignore_index=self.ignore_index)
 
 
@@ -192,6 +193,7 @@ class OHEMCrossEntropyLoss(nn.Module):
         self.threshold, self.n_min, self.ignore_index = threshold, n_min, ignore_index
 
     def forward(self, segmentation: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, see :func:`ohem_cross_entropy_loss`."""
         return ohem_cross_entropy_loss(
             segmentation, labels, threshold=self.threshold, n_min=self.n_min, ignore_index=self.ignore_index
         )
@@ -215,6 +217,7 @@ class TwoClassLoss(nn.Module):
         self.positive_weights = positive_weights
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, see :func:`two_class_loss`."""
         return two_class_loss(logits, labels, positive_weights=self.positive_weights)
 
 

@@ -21,12 +21,15 @@ from fusionblocks.losses._inputs import (
     visible_like,
 )
 
-Padding = Literal["valid", "reflect", "zero"]
-
 
 @full_precision
 def ssim_loss(
-    image: Tensor, reference: Tensor, *, window_size: int = 11, sigma: float = 1.5, padding: Padding = "valid"
+    image: Tensor,
+    reference: Tensor,
+    *,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    padding: Literal["valid", "reflect", "zero"] = "valid",
 ) -> Tensor:
     r"""Return one less the structural similarity of two pictures.
 
@@ -81,7 +84,7 @@ def source_ssim_loss(
     *,
     window_size: int = 11,
     sigma: float = 1.5,
-    padding: Padding = "valid",
+    padding: Literal["valid", "reflect", "zero"] = "valid",
 ) -> Tensor:
     r"""Return the structural dissimilarity of the fused picture to both sources, summed.
 
@@ -217,12 +220,15 @@ class SSIMLoss(nn.Module):
         tensor(True)
     """
 
-    def __init__(self, *, window_size: int = 11, sigma: float = 1.5, padding: Padding = "valid") -> None:
+    def __init__(
+        self, *, window_size: int = 11, sigma: float = 1.5, padding: Literal["valid", "reflect", "zero"] = "valid"
+    ) -> None:
         super().__init__()
         self.window_size, self.sigma = window_size, sigma
-        self.padding: Padding = padding
+        self.padding: Literal["valid", "reflect", "zero"] = padding
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Return the loss, see :func:`ssim_loss`."""
         return ssim_loss(image, reference, window_size=self.window_size, sigma=self.sigma, padding=self.padding)
 
 
@@ -242,12 +248,15 @@ class SourceSSIMLoss(nn.Module):
         tensor(True)
     """
 
-    def __init__(self, *, window_size: int = 11, sigma: float = 1.5, padding: Padding = "valid") -> None:
+    def __init__(
+        self, *, window_size: int = 11, sigma: float = 1.5, padding: Literal["valid", "reflect", "zero"] = "valid"
+    ) -> None:
         super().__init__()
         self.window_size, self.sigma = window_size, sigma
-        self.padding: Padding = padding
+        self.padding: Literal["valid", "reflect", "zero"] = padding
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return the loss, see :func:`source_ssim_loss`."""
         return source_ssim_loss(
             fused, infrared, visible, window_size=self.window_size, sigma=self.sigma, padding=self.padding
         )
@@ -268,6 +277,7 @@ class SCDLoss(nn.Module):
         super().__init__()
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return the loss, see :func:`scd_loss`."""
         return scd_loss(fused, infrared, visible)
 
 
@@ -286,6 +296,7 @@ class VIFLoss(nn.Module):
         super().__init__()
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return the loss, see :func:`vif_loss`."""
         return vif_loss(fused, infrared, visible)
 
 
