@@ -38,7 +38,7 @@ def gather(
         The values ``(B, C, H, W)``, and the matrix ``(B, C_out, C)`` to apply to them.
     """
     gram = squares_query = squares_key = values = None
-    for strip in strips(maps[0], halo=1):
+    for strip in strips(maps[0], halo=1, factor=2):
         query, key, value = (strip.inner(x) for x in project(*(strip.of(x) for x in maps)))
         if values is None:
             values = empty_map(value, maps[0].shape[2])
