@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fusionblocks.data._reading import PACKED
 from fusionblocks.data.labelled import check_known
 from fusionblocks.data.masks import MASKS
-from fusionblocks.data.paired import Item, PairedImages
+from fusionblocks.data.paired import PairedImages
 from fusionblocks.data.pairs import ImageGroup, match_folders, natural_key
 from fusionblocks.image import READABLE_SUFFIXES
 
@@ -98,7 +98,7 @@ def open_dataset(
     split: str = "train",
     *,
     layout: str | None = None,
-    transform: Callable[[Item], Item] | None = None,
+    transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     labels: bool | None = None,
     masks: Sequence[str] | None = None,
     unpaired: Literal["error", "skip"] = "error",

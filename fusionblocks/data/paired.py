@@ -21,9 +21,6 @@ from fusionblocks.data.masks import MASKS
 from fusionblocks.data.pairs import ImageGroup, match_folders
 from fusionblocks.data.transforms import Compose, PairedTransform
 
-Item = dict[str, Any]
-Folder = str | Path
-
 #: How many bytes ``cache=True`` allows.
 DEFAULT_CACHE = 4 * 2**30
 _LISTED = 10  # problems in a message
@@ -45,7 +42,7 @@ class UnpairedError(ValueError):
         self.problems = tuple(problems)
 
 
-class PairedImages(Dataset[Item]):
+class PairedImages(Dataset[dict[str, Any]]):
     """Aligned pairs of two folders, by name, with labels and masks where there are any.
 
     An item is a dict: ``infrared`` ``(1, H, W)`` and ``visible`` ``(3, H, W)``, float32 in [0, 1]; ``name``; with
@@ -98,12 +95,12 @@ class PairedImages(Dataset[Item]):
 
     def __init__(
         self,
-        infrared: Folder,
-        visible: Folder,
+        infrared: str | Path,
+        visible: str | Path,
         *,
-        transform: Callable[[Item], Item] | None = None,
-        labels: Folder | None = None,
-        masks: Sequence[str] | Mapping[str, Folder | None] = (),
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        labels: str | Path | None = None,
+        masks: Sequence[str] | Mapping[str, str | Path | None] = (),
         num_classes: int | None = None,
         ignore_index: int | None = None,
         salient_classes: Sequence[int] | None = None,
@@ -111,7 +108,7 @@ class PairedImages(Dataset[Item]):
         cache: bool | int = False,
         seed: int = 0,
     ) -> None:
-        folders: dict[str, Folder] = {"infrared": infrared, "visible": visible}
+        folders: dict[str, str | Path] = {"infrared": infrared, "visible": visible}
         if labels is not None:
             folders["labels"] = labels
         if isinstance(masks, Mapping):
@@ -125,7 +122,7 @@ class PairedImages(Dataset[Item]):
         cls,
         groups: Sequence[ImageGroup],
         *,
-        transform: Callable[[Item], Item] | None = None,
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         masks: Sequence[str] = (),
         num_classes: int | None = None,
         ignore_index: int | None = None,
@@ -160,7 +157,7 @@ class PairedImages(Dataset[Item]):
         groups: tuple[ImageGroup, ...],
         problems: tuple[str, ...],
         reader: PairReader,
-        transform: Callable[[Item], Item] | None,
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None,
         unpaired: str,
         cache: bool | int,
         seed: int,
@@ -182,7 +179,7 @@ class PairedImages(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self.draw(index)
 
     @property
@@ -208,7 +205,7 @@ class PairedImages(Dataset[Item]):
         """
         self._epoch.fill_(check_whole("epoch", epoch, 0))
 
-    def draw(self, index: int, repeat: int = 0) -> Item:
+    def draw(self, index: int, repeat: int = 0) -> dict[str, Any]:
         """Return an item, or one more version of it.
 
         Args:
@@ -222,13 +219,13 @@ class PairedImages(Dataset[Item]):
             raise IndexError(f"index must lie in [0, {len(self)}), got {index}")
         return self.transformed(self.read(index), index, repeat)
 
-    def read(self, index: int) -> Item:
+    def read(self, index: int) -> dict[str, Any]:
         """Return the decoded pictures of an item, from memory where they are kept: uint8, unless they are deeper."""
         group = self.groups[index]
         kept = None if self._cache is None else self._cache.get(_key(group))
         return {**(self.reader.read(group) if kept is None else kept), "name": group.name}
 
-    def transformed(self, item: Item, index: int, repeat: int = 0) -> Item:
+    def transformed(self, item: dict[str, Any], index: int, repeat: int = 0) -> dict[str, Any]:
         """Return what becomes of decoded pictures in this epoch."""
         generator = generator_of(self.seed, Draw.ITEM, self.epoch, index % len(self), repeat)
         raw = True
@@ -240,7 +237,9 @@ class PairedImages(Dataset[Item]):
             return finished(item)
         return {name: value.contiguous() if isinstance(value, Tensor) else value for name, value in item.items()}
 
-    def subset(self, indices: Sequence[int], *, transform: Callable[[Item], Item] | None = None) -> Self:
+    def subset(
+        self, indices: Sequence[int], *, transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    ) -> Self:
         """Return the dataset of some of the items, which shares this one's memory.
 
         Args:
@@ -285,7 +284,7 @@ def _key(group: ImageGroup) -> str:
 
 
 def _reader(
-    masks: Sequence[str] | Mapping[str, Folder | None],
+    masks: Sequence[str] | Mapping[str, str | Path | None],
     num_classes: int | None,
     ignore_index: int | None,
     salient_classes: Sequence[int] | None,
@@ -322,7 +321,7 @@ def _new_cache(cache: bool | int) -> PictureCache | None:
     return PictureCache(DEFAULT_CACHE if cache is True else check_whole("cache", cache, 1))
 
 
-def _steps(transform: Callable[..., Item] | None) -> list[Callable[..., Item]]:
+def _steps(transform: Callable[..., dict[str, Any]] | None) -> list[Callable[..., dict[str, Any]]]:
     """Return the parts of a transform, those of nested compositions included."""
     if transform is None:
         return []

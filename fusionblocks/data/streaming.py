@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Generator
@@ -10,10 +11,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from fusionblocks.data._checks import check_whole
 from fusionblocks.data._draws import Draw, generator_of
-from fusionblocks.data.paired import Item, PairedImages
+from fusionblocks.data.paired import PairedImages
 
 
-class StreamedPairs(IterableDataset[Item]):
+class StreamedPairs(IterableDataset[dict[str, Any]]):
     """A stream of all items in a drawn order, dealt out to processes and their workers, for sets larger than memory.
 
     Where decoding is what takes the time, ``repeats`` takes several versions (crops, flips) from each decoded pair; a
@@ -85,7 +86,7 @@ class StreamedPairs(IterableDataset[Item]):
         """
         self.pairs.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first, step = self.rank + self.world_size * number, self.world_size * workers
@@ -100,15 +101,15 @@ class StreamedPairs(IterableDataset[Item]):
             return list(range(len(self.pairs)))
         return torch.randperm(len(self.pairs), generator=generator).tolist()
 
-    def _items(self, order: list[int]) -> Iterator[Item]:
+    def _items(self, order: list[int]) -> Iterator[dict[str, Any]]:
         for index in order:
             decoded = self.pairs.read(index)
             for repeat in range(self.repeats):
                 yield self.pairs.transformed(decoded, index, repeat)
 
-    def _mixed(self, items: Iterator[Item], generator: Generator) -> Iterator[Item]:
+    def _mixed(self, items: Iterator[dict[str, Any]], generator: Generator) -> Iterator[dict[str, Any]]:
         """Yield items from a full buffer by chance, each place refilled by the next that comes."""
-        held: list[Item] = []
+        held: list[dict[str, Any]] = []
         for item in items:
             if len(held) < self.buffer:
                 held.append(item)

@@ -13,7 +13,6 @@ from fusionblocks.data.degradations import DEGRADATIONS, degrade
 from fusionblocks.data.labelled import check_known
 from fusionblocks.image import Padding, reflect_pad
 
-Item = dict[str, Any]
 #: The degradations of a visible camera, by default of :class:`PairedDegrade`.
 VISIBLE_DEGRADATIONS = ("haze", "low_light", "over_exposure", "rain", "noise", "low_contrast")
 
@@ -37,7 +36,7 @@ class PairedTransform:
     #: Whether it moves pixels alone, and so takes pictures of uint8 before they become floats.
     any_dtype: ClassVar[bool] = False
 
-    def __call__(self, item: Item, generator: Generator | None = None) -> Item:
+    def __call__(self, item: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
         """Return the changed item; without a generator PyTorch's global one is drawn from, which workers have seeded.
 
         Args:
@@ -61,13 +60,13 @@ class Compose(PairedTransform):
         torch.Size([3, 32, 32])
     """
 
-    def __init__(self, transforms: Sequence[Callable[..., Item]]) -> None:
+    def __init__(self, transforms: Sequence[Callable[..., dict[str, Any]]]) -> None:
         for transform in transforms:
             if not callable(transform):
                 raise TypeError(f"transforms must be callables, got {type(transform).__name__}")
         self.transforms = tuple(transforms)
 
-    def __call__(self, item: Item, generator: Generator | None = None) -> Item:
+    def __call__(self, item: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
         for transform in self.transforms:
             item = transform(item, generator) if isinstance(transform, PairedTransform) else transform(item)
         return item
@@ -101,7 +100,7 @@ class PairedCrop(PairedTransform):
         self.height, self.width = (check_whole("size", side, 1) for side in sides)
         self.pad, self.center = pad, center
 
-    def __call__(self, item: Item, generator: Generator | None = None) -> Item:
+    def __call__(self, item: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
         height, width = _size(item)
         if height < self.height or width < self.width:
             if not self.pad:
@@ -140,7 +139,7 @@ class PairedFlip(PairedTransform):
         self.horizontal = check_number("horizontal", horizontal, 1.0)
         self.vertical = check_number("vertical", vertical, 1.0)
 
-    def __call__(self, item: Item, generator: Generator | None = None) -> Item:
+    def __call__(self, item: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
         # drawn both always, so that one chance does not shift the other's draws
         chances = torch.rand(2, generator=generator).tolist()
         wanted = zip(chances, (self.horizontal, self.vertical), (-1, -2), strict=True)
@@ -164,7 +163,7 @@ class PairedRotate(PairedTransform):
 
     any_dtype = True
 
-    def __call__(self, item: Item, generator: Generator | None = None) -> Item:
+    def __call__(self, item: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
         height, width = _size(item)
         turns = int(torch.randint(4, (), generator=generator))
         turns = turns if height == width else 2 * (turns % 2)
@@ -213,7 +212,7 @@ class PairedDegrade(PairedTransform):
             raise ValueError(f"strength must be a rising range above 0, got {tuple(strength)}")
         self.keep_clean = keep_clean
 
-    def __call__(self, item: Item, generator: Generator | None = None) -> Item:
+    def __call__(self, item: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
         chance, share = torch.rand(2, generator=generator).tolist()
         kind = self.kinds[int(torch.randint(len(self.kinds), (), generator=generator))]
         seed = int(torch.randint(2**62, (), generator=generator))
@@ -228,7 +227,7 @@ class PairedDegrade(PairedTransform):
         return made
 
 
-def _size(item: Item) -> tuple[int, int]:
+def _size(item: dict[str, Any]) -> tuple[int, int]:
     """Return rows and columns of an item, whose pictures must agree."""
     sizes = {}
     for name in ("infrared", "visible"):
@@ -245,7 +244,7 @@ def _size(item: Item) -> tuple[int, int]:
     return sizes["infrared"]
 
 
-def _changed(item: Item, change: Callable[[Tensor], Tensor]) -> Item:
+def _changed(item: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """Return an item with all pictures of the scene changed."""
     size = _size(item)
     return {
