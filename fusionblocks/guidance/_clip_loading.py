@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
+from fusionblocks.guidance._torchscript import is_torchscript, read_torchscript
 
 HUB_CONFIG = "open_clip_config.json"
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -116,15 +117,8 @@ def load_file(model: nn.Module, file: Path, *, model_name: str) -> None:
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
-    try:
-        raw = read_checkpoint(file)
-    except ValueError as error:
-        if "TorchScript" not in str(error):
-            raise
-        raise ValueError(
-            f"{file} is a TorchScript archive, as OpenAI offers its weights, and was not run; write its weights once "
-            "with torch.save(torch.jit.load(file, 'cpu').state_dict(), 'weights.pt') if you trust it, and pass those"
-        ) from error
+    # OpenAI offers archives of programs; they are read as data
+    raw: Any = read_torchscript(file) if is_torchscript(file) else read_checkpoint(file)
     found = raw.get("state_dict", raw) if isinstance(raw, Mapping) else {}
     if not is_state(found):
         raise ValueError(f"{file} holds no state dict of {model_name}")

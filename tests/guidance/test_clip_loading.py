@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import pickle
+import zipfile
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from fusionblocks.guidance import CLIPDegradationClassifier
 from fusionblocks.guidance import _clip_loading as loading
+from fusionblocks.guidance._torchscript import read_torchscript
 from tests.guidance.towers import tiny_clip, tiny_tower
 
 MODEL = "ViT-B-32-quickgelu"
@@ -109,10 +112,62 @@ def test_files_that_do_not_fit_are_refused_by_key(tmp_path, small_models):
         assert name in str(error.value)
 
 
-def test_openai_s_archive_is_not_run(tmp_path, small_models):
-    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "ViT-B-32.pt")
-    with pytest.raises(ValueError, match=r"TorchScript archive.*torch\.jit\.load.*state_dict"):
-        CLIPDegradationClassifier(pretrained=tmp_path / "ViT-B-32.pt")
+class Holder(nn.Module):
+    """A program with the names of a CLIP model's weights, in half precision, and OpenAI's numbers."""
+
+    def __init__(self, model):
+        super().__init__()
+        for name, value in model.half().state_dict().items():
+            *owners, leaf = name.split(".")
+            owner = self
+            for part in owners:
+                if part not in owner._modules:
+                    owner.add_module(part, nn.Module())
+                owner = owner._modules[part]
+            owner.register_parameter(leaf, nn.Parameter(value))
+        for name, number in {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}.items():
+            self.register_buffer(name, torch.tensor(number))
+
+    def forward(self, x):
+        return x + self.logit_scale
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_openai_s_archive_is_read_as_data(tmp_path, small_models, monkeypatch):
+    file = tmp_path / "ViT-B-32.pt"
+    torch.jit.script(Holder(tiny_clip(1))).save(file)
+    state = torch.jit.load(file).state_dict()
+    assert len(state) == len(tiny_clip().state_dict()) + 3
+
+    def forbidden(*_, **__):
+        raise AssertionError("the program was loaded")
+
+    monkeypatch.setattr(torch.jit, "load", forbidden)
+    found = read_torchscript(file)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in state.items())
+    model = loading.load_clip(MODEL, file)
+    assert all(torch.equal(value, state[name].float()) for name, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="OpenAI.*'ViT-B-32-quickgelu'"):
+        loading.load_clip("ViT-B-32", file)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+@pytest.mark.parametrize("content", [{"x": Evil()}, b"cut off"])
+def test_an_archive_with_anything_else_in_it_is_refused(tmp_path, content, capsys):
+    file = tmp_path / "evil.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("evil/constants.pkl", pickle.dumps(()))
+        archive.writestr("evil/data.pkl", content if isinstance(content, bytes) else pickle.dumps(content, protocol=2))
+    with pytest.raises(
+        ValueError, match=r"nothing of it ran: it asks for .*print|nothing of it ran: pickle data was truncated"
+    ):
+        CLIPDegradationClassifier(pretrained=file)
+    assert capsys.readouterr().out == ""
 
 
 def test_weights_of_the_other_gelu_are_refused(tmp_path, small_models, no_network):
