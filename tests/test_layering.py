@@ -51,7 +51,9 @@ LAYERS = {
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
     "experts": layer("torch matplotlib", "blocks image models inference", "matplotlib"),
     "optimization": layer("torch timm einops", "blocks image models"),
-    "training": layer("torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True),
+    "training": layer(
+        "torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True
+    ),
     "cli": layer(
         "torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts optimization training", facade=True
     ),
