@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -186,15 +187,15 @@ def separable(x: Tensor, kernel: Tensor) -> Tensor:
 
     Autocast stays out of it: a blur rounded to eight bits is no blur, and a variance made of it no variance.
     """
-    device = x.device.type
+    with no_autocast(x.device.type):
+        planes = x.reshape(-1, 1, *x.shape[-2:])
+        planes = F.conv2d(planes, kernel.view(1, 1, -1, 1))
+        planes = F.conv2d(planes, kernel.view(1, 1, 1, -1))
+        return planes.reshape(*x.shape[:-2], *planes.shape[-2:])
+
+
+def no_autocast(device: str) -> AbstractContextManager[object]:
+    """Keep autocast, where it is on for a type of device, out of what follows."""
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        with torch.autocast(device, enabled=False):
-            return _separable(x, kernel)
-    return _separable(x, kernel)
-
-
-def _separable(x: Tensor, kernel: Tensor) -> Tensor:
-    planes = x.reshape(-1, 1, *x.shape[-2:])
-    planes = F.conv2d(planes, kernel.view(1, 1, -1, 1))
-    planes = F.conv2d(planes, kernel.view(1, 1, 1, -1))
-    return planes.reshape(*x.shape[:-2], *planes.shape[-2:])
+        return torch.autocast(device, enabled=False)
+    return nullcontext()

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fusionblocks.image.filters import add_border, gaussian_kernel, separable
+from fusionblocks.image._local import filter_valid
+from fusionblocks.image.filters import add_border, gaussian_kernel, no_autocast
 
 # the constants of the paper that keep the ratios stable
 K1, K2 = 0.01, 0.03
@@ -99,7 +100,8 @@ def ssim_map(
     kernel = gaussian_kernel(sigma, window_size, dtype=dtype, device=x.device)
     if padding != "valid":
         x, y = (add_border(picture, window_size // 2, padding) for picture in (x, y))
-    moments = separable(torch.stack((x, y, x * x, y * y, x * y)), kernel)
+    with no_autocast(x.device.type):  # products with banded matrices: on a CPU twenty times faster than convolutions
+        moments = filter_valid(torch.stack((x, y, x * x, y * y, x * y)), kernel)
     mean_x, mean_y, square_x, square_y, product = moments.unbind(0)
     variances = (square_x - mean_x * mean_x) + (square_y - mean_y * mean_y)
     covariance = product - mean_x * mean_y

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.color import luma
+from fusionblocks.image.filters import no_autocast
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -34,10 +35,8 @@ def full_precision(function: Function) -> Function:
 
         args, kwargs = tuple(map(widened, args)), {name: widened(x) for name, x in kwargs.items()}
         device = tensors[0].device.type if tensors else "cpu"
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return function(*args, **kwargs)
-        return function(*args, **kwargs)
+        with no_autocast(device):
+            return function(*args, **kwargs)
 
     return computed  # type: ignore[return-value]
 

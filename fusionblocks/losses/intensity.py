@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusionblocks.image._local import filter_valid
 from fusionblocks.image.checks import check_picture
-from fusionblocks.image.filters import add_border, gaussian_kernel, separable
+from fusionblocks.image.filters import add_border, gaussian_kernel
 from fusionblocks.losses._inputs import (
     check_choice,
     check_mask,
@@ -237,10 +237,9 @@ def _brighter(infrared: Tensor, visible: Tensor) -> Tensor:
 def _variance(picture: Tensor, size: int, sigma: float) -> Tensor:
     kernel = gaussian_kernel(sigma, size, dtype=picture.dtype, device=picture.device)
     moments = torch.stack((picture, picture.square()))
-    mean, square = separable(add_border(moments, size // 2, "zero"), kernel)
+    mean, square = filter_valid(add_border(moments, size // 2, "zero"), kernel)
     return square - mean.square()
 
 
 def _patch_mean(x: Tensor, size: int) -> Tensor:
-    down = F.avg_pool2d(x, (size, 1), stride=1, padding=(size // 2, 0))
-    return F.avg_pool2d(down, (1, size), stride=1, padding=(0, size // 2))
+    return filter_valid(add_border(x, size // 2, "zero"), x.new_full((size,), 1 / size))
