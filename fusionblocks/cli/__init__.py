@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fusionblocks.cli import evaluate, fuse, info, masks, train_guidance
+from fusionblocks.cli import evaluate, fuse, info, masks, train, train_guidance
 
 app = typer.Typer(
     help="Fuse infrared and visible pictures.",
@@ -16,6 +16,7 @@ app = typer.Typer(
 for command in (
     fuse.fuse,
     masks.masks,
+    train.train,
     train_guidance.train_guidance,
     evaluate.evaluate,
     info.models,

@@ -1,11 +1,18 @@
-"""Training: the parts of the library that learn."""
+"""Training: the engine, the papers' recipes, and the parts of guidance that learn."""
 
 from __future__ import annotations
 
 from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
+    "Objective": ".objectives",
+    "Recipe": ".recipe",
+    "WithMasks": ".masks",
     "class_accuracy": ".guidance",
+    "list_recipes": ".recipe",
+    "load_recipe": ".recipe",
+    "read_log": ".journal",
+    "train": ".run",
     "train_classifier": ".guidance",
 }
 

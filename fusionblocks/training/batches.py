@@ -92,7 +92,8 @@ class EpochPlan:
         order, size = self.sampler.order(), self.group_size
         groups = [order[i : i + size] for i in range(0, len(order), size)]
         if len(groups) > 1 and len(groups[-1]) < self.processes:
-            groups[-2] += groups.pop()
+            last = groups.pop()
+            groups[-1] += last
         return groups
 
 

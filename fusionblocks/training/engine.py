@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from fusionblocks.training._processes import gather_objects, move
-from fusionblocks.training.batches import seeded
+from fusionblocks.training.batches import SeededItems, seeded
 from fusionblocks.training.checkpoints import Checkpoints, name_of, random_states, set_random_states, to_cpu
 from fusionblocks.training.journal import Journal
-from fusionblocks.training.learning import build_optimizer, freeze_all_but, open_average
+from fusionblocks.training.learning import build_optimizer, check_parts, freeze_all_but, open_average
 from fusionblocks.training.objectives import Objective, build_objective, check_inputs, objective_class
 from fusionblocks.training.recipe import PhaseRecipe, Recipe
 from fusionblocks.training.schedules import learning_rate
@@ -88,6 +88,11 @@ class Trainer:
         objectives: Mapping[str, type[Objective]] | None = None,
     ) -> None:
         self.kinds = {phase.name: objective_class(phase.objective, objectives) for phase in recipe.phases}
+        for phase in recipe.phases:  # what the last phase lacks is said before the first begins
+            check_parts(network, phase.parts)
+            objective = build_objective(self.kinds[phase.name], phase, network)
+            if not isinstance(data, IterableDataset):
+                check_inputs(objective, SeededItems(data, transforms_of(phase), recipe.seed)[0, 0], phase.name)
         self.recipe, self.network, self.data, self.validation = recipe, network, data, validation
         self.accelerator, self.settings = accelerator, settings
         self.position = Position()
@@ -161,10 +166,12 @@ class _Phase:
         self.source = open_source(
             trainer.data, transforms_of(recipe), recipe, trainer.recipe.seed + 7919 * index, place
         )
-        check_inputs(self.objective, self.source.first(), recipe.name)
         self.per_epoch = self.source.steps_per_epoch
         self.steps = recipe.steps or (recipe.epochs or 0) * self.per_epoch
         self.objective.to(self.accelerator.device).train()
+        for guide in getattr(network, "_guide", ()):  # which is no part of the network
+            if isinstance(guide, nn.Module):
+                guide.to(self.accelerator.device)
         freeze_all_but(network, recipe.parts)
         self.optimizer = build_optimizer(network, recipe.optimizer)
         self.average = open_average(network, recipe.ema)
@@ -254,7 +261,8 @@ class _Phase:
         self.accelerator.unscale_gradients(self.stepper)
         network, limit = self.trainer.network, self.recipe.clip or math.inf
         parts = list(network.children()) if self.recipe.clip_parts else [network]
-        norms = [nn.utils.clip_grad_norm_(part.parameters(), limit) for part in parts]
+        learning = [[x for x in part.parameters() if x.grad is not None] for part in parts]
+        norms = [nn.utils.clip_grad_norm_(parameters, limit) for parameters in learning if parameters]
         return float(torch.stack([norm.detach().double() for norm in norms]).norm())
 
     def _stop_if_not_finite(self, names: list[str], values: list[float], norm: float, step: Step) -> None:

@@ -6,16 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fusionblocks.models.base import closest
 from fusionblocks.training.recipe import OptimizerRecipe
 
 
-def freeze_all_but(network: nn.Module, parts: tuple[str, ...]) -> None:
-    """Let only the parameters learn whose names begin with one of the parts; none given: all."""
+def check_parts(network: nn.Module, parts: tuple[str, ...]) -> None:
+    """Raise unless a network has parameters in each of the parts."""
     names = [name for name, _ in network.named_parameters()]
     for part in parts:
         if not any(is_in(name, part) for name in names):
             known = sorted({name.partition(".")[0] for name in names})
-            raise ValueError(f"the network has no part {part!r}; its parts: {', '.join(known)}")
+            raise ValueError(f"the network has no part {part!r}{closest(part, known)}; its parts: {', '.join(known)}")
+
+
+def freeze_all_but(network: nn.Module, parts: tuple[str, ...]) -> None:
+    """Let only the parameters learn whose names begin with one of the parts; none given: all."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not parts or any(is_in(name, part) for part in parts))
     for module in network.modules():  # what is frozen neither drops out nor keeps statistics

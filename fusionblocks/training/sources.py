@@ -67,10 +67,6 @@ class DatasetSource:
             self.items, batch_sampler=self.plan, persistent_workers=place.workers > 0, **_options(place)
         )
 
-    def first(self) -> Item:
-        """Return an item, to see what it holds."""
-        return self.items[0, 0]
-
     def steps(self, done: int) -> Iterator[Step]:
         """Yield the steps of an epoch that are left after so many steps."""
         epoch, start = divmod(done, self.steps_per_epoch)
@@ -121,10 +117,6 @@ class StreamSource:
         self.accumulate = recipe.accumulate
         # full batches alone, so that all processes agree about their number
         self.loader = DataLoader(self.items, recipe.batch, drop_last=True, **_options(place))
-
-    def first(self) -> Item:
-        """Return an item, to see what it holds."""
-        return next(iter(self.items))
 
     def steps(self, done: int) -> Iterator[Step]:
         """Yield the steps that are left after so many steps."""

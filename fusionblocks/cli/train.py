@@ -1,0 +1,142 @@
+"""``fusionblocks train``: a network from a recipe and pairs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fusionblocks.cli._console import BAD_INPUT, INTERRUPTED, err, open_device, out, refuse
+
+if TYPE_CHECKING:
+    from fusionblocks.models.base import FusionModel
+    from fusionblocks.training import Recipe
+
+
+class Precision(StrEnum):
+    """What the network computes in."""
+
+    FLOAT32 = "no"
+    FLOAT16 = "fp16"
+    BFLOAT16 = "bf16"
+
+
+def train(
+    recipe: Annotated[str, typer.Option(help="smfnet, psfusion, sgafusion, sgdfuse, or a YAML file.")],
+    data: Annotated[str, typer.Option(help="Folder of pairs, or a data set's name: msrs, roadscene, m3fd, ...")],
+    output: Annotated[Path, typer.Option(help="Folder of the run: log, checkpoints, pictures, weights.")],
+    validation: Annotated[
+        str | None, typer.Option(help="Pairs to judge by, as --data; 'val' or 'test' takes that split of --data.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")] = False,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Change a value of the recipe; may come again.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of a trained network to start from, as save_pretrained writes it.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder that [bold]fusionblocks masks[/] wrote, for sgdfuse.")
+    ] = None,
+    guidance: Annotated[str | None, typer.Option(help="What computes the guidance: clip for sgafusion.")] = None,
+    guidance_checkpoint: Annotated[str | None, typer.Option(help="Its published weights, a local file.")] = None,
+    guidance_adapters: Annotated[
+        Path | None, typer.Option(help="File that [bold]train-guidance[/] wrote, for clip.")
+    ] = None,
+    skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="Leave pictures without a partner.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Decode the pictures once and keep them in memory.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that read pairs.")] = 0,
+    device: Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, ... [a GPU if there is one]")] = None,
+    precision: Annotated[Precision, typer.Option(help="Mixed precision.")] = Precision.FLOAT32,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between two checkpoints, besides each epoch's.")] = 1000,
+    keep: Annotated[int, typer.Option(help="How many of the newest checkpoints stay, besides the best.")] = 2,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files too.")] = False,
+) -> None:
+    """Train a network as its paper did, or as a recipe of your own says.
+
+    A run can be stopped at any moment: the same call with [bold]--resume[/] goes on. Several GPUs or machines:
+    [bold]torchrun --nproc-per-node 4 -m fusionblocks.cli train ...[/].
+    """
+    from fusionblocks.training import load_recipe
+    from fusionblocks.training import train as train_network
+
+    try:
+        place = None if device is None else open_device(device)
+        made = load_recipe(recipe, _changes(set or []))
+        network = _open_network(made, weights)
+        _attach(network, guidance, guidance_checkpoint, guidance_adapters)
+        learned, judged = _open_data(data, validation, skip_unpaired, cache, masks)
+        train_network(
+            made,
+            learned,
+            output=output,
+            validation=judged,
+            model=network,
+            resume=resume,
+            device=place,
+            precision=precision.value,
+            workers=workers,
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+            tensorboard=tensorboard,
+        )
+        out.print(f"weights: {output / 'weights'}", highlight=False)
+    except (*BAD_INPUT, ModuleNotFoundError, FloatingPointError) as error:
+        refuse(error)
+    except KeyboardInterrupt:
+        err.print("interrupted: the same call with --resume goes on from the last checkpoint", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _changes(settings: list[str]) -> dict[str, Any]:
+    """Return the values of ``key=value``, each a piece of YAML."""
+    from fusionblocks.training._plain import parse_value
+
+    changes = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not key or not equals:
+            raise ValueError(f"--set must be KEY=VALUE, such as phases.fusion.epochs=3, got {setting!r}")
+        changes[key.strip()] = parse_value(value)
+    return changes
+
+
+def _open_network(recipe: Recipe, weights: Path | None) -> FusionModel:
+    """Return the recipe's network, with weights drawn by its seed or those of a folder."""
+    from fusionblocks.models import create_model, model_class
+    from fusionblocks.training.batches import seeded
+
+    if recipe.model is None:
+        raise ValueError("the recipe names no model, which the command line needs")
+    if weights is None:
+        with seeded(recipe.seed):
+            return create_model(recipe.model, **recipe.config)
+    if not weights.is_dir():
+        raise NotADirectoryError(f"--weights must be a folder that save_pretrained wrote, got {weights}")
+    return model_class(recipe.model).from_pretrained(str(weights), **recipe.config)
+
+
+def _attach(network: FusionModel, guidance: str | None, checkpoint: str | None, adapters: Path | None) -> None:
+    from fusionblocks.cli._guides import attach_guide
+
+    attach_guide(network, guidance, checkpoint, adapters, None)
+
+
+def _open_data(data: str, validation: str | None, skip: bool, cache: bool, masks: Path | None) -> tuple[Any, Any]:
+    """Return the pairs to learn from and those to judge by."""
+    from fusionblocks.data import open_dataset
+    from fusionblocks.training.masks import WithMasks
+
+    unpaired: Any = "skip" if skip else "error"
+
+    def open_pairs(name: str, split: str) -> Any:
+        pairs = open_dataset(name, split, unpaired=unpaired, cache=cache)
+        return pairs if masks is None else WithMasks(pairs, masks / "infrared", masks / "visible")
+
+    learned = open_pairs(data, "train")
+    if validation is None:
+        return learned, None
+    same = validation in ("val", "test")
+    return learned, open_pairs(data, validation) if same else open_pairs(validation, "val")

@@ -1,0 +1,242 @@
+"""What a run does with failures, averages, streams, precision and pictures."""
+
+from __future__ import annotations
+
+import errno
+import io
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import IterableDataset
+
+from fusionblocks.image import read_image
+from fusionblocks.training import read_log, train
+from fusionblocks.training.batches import EpochPlan, seeded
+from tests.training.scenes import scenes, small_recipe
+from tests.training.toy import ToyNet, ToyPairs, recipe, toy_train
+
+
+def weights_of(folder: Path, step: int) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"step_{step:09d}" / "state.pt", weights_only=True)
+
+
+class PoisonedPairs(ToyPairs):
+    """One infrared picture is not a number."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        if index == 4:
+            item["infrared"] = torch.full((1, 32, 32), torch.nan)
+        return item
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path: Path) -> None:
+    network = ToyNet(norm=False)
+    with pytest.raises(FloatingPointError, match=r"loss and brighter and spread is not finite at step \d.*pairs .*4"):
+        toy_train(tmp_path, PoisonedPairs(), network=network)
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+    kept = torch.load(tmp_path / "failed_batch_0.pt", weights_only=True)
+    (batch,) = kept["batches"]
+    assert torch.isnan(batch["infrared"]).flatten(1).all(1).tolist() == [name == "4" for name in batch["name"]]
+    assert kept["step"] == len(read_log(tmp_path)) + 1
+
+
+def test_a_full_disk_in_mid_checkpoint_leaves_the_last_good_one(tmp_path: Path) -> None:
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    toy_train(whole)
+    size = (whole / "checkpoints" / "step_000000004" / "state.pt").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class FillingPairs(ToyPairs):
+        seen = 0
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            self.seen += 1
+            if self.seen == 14:  # in the second epoch: from here on the system refuses to write half a checkpoint
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+            return super().__getitem__(index)
+
+    try:
+        with pytest.raises(OSError, match=r"step_000000008 could .*written \(File too large\).*is .*step_000000004"):
+            toy_train(full, FillingPairs())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (full / "checkpoints").iterdir()] == ["step_000000004"]
+    toy_train(full, resume=True)
+    assert [line["loss"] for line in read_log(full)] == [line["loss"] for line in read_log(whole)]
+
+
+def test_an_error_of_the_disk_itself_is_told_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(state: Any, file: io.BufferedWriter) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match=r"step_000000004 could .*written \(No space left on device\); there is none"):
+        toy_train(tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_average_holds_weights_and_statistics_and_is_what_remains(tmp_path: Path) -> None:
+    network = ToyNet()
+    first = {name: value.clone() for name, value in network.state_dict().items()}
+    toy_train(tmp_path, network=network, of=recipe(epochs=1, ema=0.5))
+    state = weights_of(tmp_path, 4)
+    averaged = {name.removeprefix("module."): value for name, value in state["average"].items()}
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, averaged[name])
+    for name in ("embed.weight", "norm.running_mean"):
+        assert not torch.equal(averaged[name], state["network"][name])
+        assert not torch.equal(averaged[name], first[name])
+
+
+def test_two_accumulated_batches_are_one_of_twice_the_size(tmp_path: Path) -> None:
+    logs = []
+    for name, change in (("one", {"batch": 4}), ("two", {"batch": 2, "accumulate": 2})):
+        torch.manual_seed(0)
+        toy_train(tmp_path / name, ToyPairs(7), network=ToyNet(norm=False), of=recipe(**change))
+        logs.append([(line["loss"], line["gradient"]) for line in read_log(tmp_path / name)])
+    torch.testing.assert_close(torch.tensor(logs[0]), torch.tensor(logs[1]), rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_parts_of_a_phase_learn_each_at_its_rate(tmp_path: Path) -> None:
+    network = ToyNet()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = {"name": "sgd", "lr": 0.1, "momentum": 0.0, "rates": {"head.bias": 1e-9}}
+    toy_train(tmp_path, network=network, of=recipe(epochs=1, parts=["head"], optimizer=optimizer))
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved <= {"head.weight", "head.bias"}
+    assert (network.head.bias - before["head.bias"]).abs().max() < 1e-7 < 1e-4
+    assert "head.weight" in moved
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_gradients_are_clipped_part_by_part(tmp_path: Path) -> None:
+    network = ToyNet(norm=False)
+    before = [parameter.clone() for parameter in network.embed.parameters()]
+    optimizer = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
+    of = recipe(epochs=None, steps=1, clip=1e-3, clip_parts=True, optimizer=optimizer)
+    toy_train(tmp_path, network=network, of=of)
+    moves = [parameter - old for parameter, old in zip(network.embed.parameters(), before)]
+    norm = torch.cat([move.flatten() for move in moves]).norm()
+    assert float(norm.detach()) == pytest.approx(1e-3, rel=1e-2)
+    assert read_log(tmp_path)[0]["gradient"] > 1e-2  # that of before
+
+
+class Stream(IterableDataset):
+    """Five pairs, drawn anew each time, dealt by nobody."""
+
+    def __init__(self) -> None:
+        self.pairs = ToyPairs(5)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self.pairs[index] for index in torch.randperm(5).tolist())
+
+
+def test_a_stream_is_gone_through_again_and_resumes(tmp_path: Path) -> None:
+    of = recipe(epochs=None, steps=7, batch=2)
+    toy_train(tmp_path / "whole", Stream(), of=of)
+    losses = [line["loss"] for line in read_log(tmp_path / "whole")]
+    assert len(set(losses)) == 7
+
+    class Stopped(Stream):
+        came = 0
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            return map(self.count, super().__iter__())
+
+        def count(self, item: dict[str, Any]) -> dict[str, Any]:
+            self.came += 1
+            if self.came == 12:
+                raise KeyboardInterrupt
+            return item
+
+    with pytest.raises(KeyboardInterrupt):
+        toy_train(tmp_path / "cut", Stopped(), of=of, checkpoint_every=2)
+    toy_train(tmp_path / "cut", Stream(), of=of, resume=True)
+    assert [line["loss"] for line in read_log(tmp_path / "cut")] == losses
+    with pytest.raises(ValueError, match="learns from a stream and needs steps"):
+        toy_train(tmp_path / "epochs", Stream())
+
+
+def test_validation_writes_scores_and_pictures(tmp_path: Path) -> None:
+    toy_train(tmp_path, validation=ToyPairs(2), tensorboard=True)
+    validated = [line for line in read_log(tmp_path) if "validation" in line]
+    assert [line["step"] for line in validated] == [4, 8]
+    assert all(set(line["validation"]) == {"EN", "SD"} for line in validated)
+    picture = read_image(tmp_path / "pictures" / "step_000000008.png")
+    assert picture.shape == (2 * 160, 3 * 160, 3)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_bfloat16_is_used_by_the_network_alone(tmp_path: Path) -> None:
+    from accelerate.state import AcceleratorState
+
+    seen = []
+
+    class Watching(ToyNet):
+        def forward(self, infrared: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+            output = super().forward(infrared, visible)
+            seen.append(output.dtype)
+            return output
+
+    AcceleratorState._reset_state(True)
+    try:
+        toy_train(tmp_path, network=Watching(), precision="bf16", of=recipe(epochs=None, steps=2))
+    finally:
+        AcceleratorState._reset_state(True)
+    assert set(seen) == {torch.bfloat16}
+    assert all(isinstance(line["loss"], float) for line in read_log(tmp_path))
+
+
+def test_the_seed_decides_and_workers_do_not(tmp_path: Path) -> None:
+    of = small_recipe("smfnet", **{"phases.reconstruction.steps": 1, "phases.fusion.steps": 1})
+    losses = []
+    for name, options in {"one": {}, "two": {"workers": 2}}.items():
+        torch.manual_seed(len(name))
+        train(of, scenes(4, 32), output=tmp_path / name, device="cpu", progress=False, **options)
+        losses.append([line["loss"] for line in read_log(tmp_path / name)])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("length", "processes", "steps"), [(10, 1, 4), (10, 2, 2), (13, 2, 2), (14, 2, 3), (2, 2, 1)])
+def test_a_plan_deals_every_pair_once(length: int, processes: int, steps: int) -> None:
+    plans = [EpochPlan(length, 3, processes=processes, rank=rank, seed=1) for rank in range(processes)]
+    orders = []
+    for epoch in (0, 1):
+        for plan in plans:
+            plan.set_position(epoch)
+        batches = [list(plan) for plan in plans]
+        assert [len(mine) for mine in batches] == [steps] * processes
+        assert {len(plan) for plan in plans} == {steps}
+        pairs = [pair for mine in batches for batch in mine for pair in batch]
+        assert sorted(pairs) == [(epoch, index) for index in range(length)]
+        orders.append(batches)
+    assert [[i for _, i in b] for b in orders[0][0]] != [[i for _, i in b] for b in orders[1][0]]
+    plans[0].set_position(1, start=steps - 1)
+    assert list(plans[0]) == orders[1][0][-1:]
+    with pytest.raises(ValueError, match="a pair for each of 3 processes, got 2"):
+        EpochPlan(2, 1, processes=3)
+
+
+def test_seeding_leaves_no_trace() -> None:
+    state = torch.get_rng_state()
+    with seeded(1, 2):
+        first = torch.rand(3)
+    with seeded(1, 2):
+        assert torch.equal(torch.rand(3), first)
+    with seeded(2, 1):
+        assert not torch.equal(torch.rand(3), first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_workers_and_numbers_are_checked(tmp_path: Path) -> None:
+    for options in ({"workers": -1}, {"keep": 0}, {"checkpoint_every": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} must be at least"):
+            toy_train(tmp_path, **options)
+    with pytest.raises(TypeError, match="data must be a dataset"):
+        toy_train(tmp_path, 3)
