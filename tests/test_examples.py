@@ -42,3 +42,29 @@ def test_every_example_is_listed() -> None:
     scripts = [path.name for path in (ROOT / "examples").glob("*.py")]
     assert scripts
     assert all(f"`{script}`" in listing for script in scripts)
+
+
+def test_sgafusion_learns_with_its_guide_and_shows_its_experts(tmp_path: Path) -> None:
+    output = tmp_path / "out" / "experts.jpg"
+    script = ROOT / "examples" / "sgafusion_experts.py"
+    command = [sys.executable, str(script), "--steps", "12", "--guide-steps", "3", "--scenes", "10"]
+    finished = subprocess.run(
+        [*command, "--output", str(output)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert finished.returncode == 0, finished.stderr
+    first, last = (float(value) for value in re.search(r"loss ([\d.]+) to ([\d.]+)", finished.stdout).groups())
+    assert last < first
+    assert re.search(r"low_light: dehaze \d+%, low light \d+%, base \d+%", finished.stdout)
+    assert read_image(output).shape == (3 * 144, 4 * 192, 3)
+
+
+def test_compose_and_train_shows_a_pair_before_and_after(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    script = ROOT / "examples" / "compose_and_train.py"
+    command = [sys.executable, str(script), "--steps", "6", "--output", str(output)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    found = re.search(r"loss ([\d.]+) at the first step, ([\d.]+) at", finished.stdout)
+    first, last = (float(value) for value in found.groups())
+    assert last < first
+    assert read_image(output / "before_and_after.png").shape == (240, 4 * 320, 3)
