@@ -187,6 +187,17 @@ METRICS = {
     "sum_of_correlations_of_differences",
     "visual_information_fidelity",
 }
+TRAINING = {
+    "Objective",
+    "Recipe",
+    "WithMasks",
+    "class_accuracy",
+    "list_recipes",
+    "load_recipe",
+    "read_log",
+    "train",
+    "train_classifier",
+}
 MODELS = ("laplacian", "psfusion", "sgafusion", "sgdfuse", "smfnet")
 
 CONTRACT = {
@@ -198,7 +209,7 @@ CONTRACT = {
     "fusionblocks.losses": LOSSES,
     "fusionblocks.metrics": METRICS,
     "fusionblocks.ops": OPS,
-    "fusionblocks.training": {"class_accuracy", "train_classifier"},
+    "fusionblocks.training": TRAINING,
 }
 PACKAGES = [*CONTRACT, "fusionblocks.models"]
 

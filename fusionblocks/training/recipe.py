@@ -203,7 +203,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], changes: Mapping[str, An
         >>> from fusionblocks.training import load_recipe
         >>> recipe = load_recipe("smfnet", {"phases.fusion.batch": 2})
         >>> [(phase.name, phase.epochs, phase.batch) for phase in recipe.phases]
-        [('reconstruction', 40, 6), ('fusion', 80, 2)]
+        [('reconstruction', 40, 3), ('fusion', 80, 2)]
     """
     values = dict(source) if isinstance(source, Mapping) else _read(source)
     for name, value in (changes or {}).items():
