@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
+from fusionblocks.models.base import FusionModel
 from fusionblocks.training._processes import gather_objects, move
 from fusionblocks.training.batches import SeededItems, seeded
 from fusionblocks.training.checkpoints import Checkpoints, name_of, random_states, set_random_states, to_cpu
@@ -138,14 +139,14 @@ class Trainer:
 
     def _save_weights(self) -> None:
         if self.accelerator.is_main_process:
-            folder = self.settings.output / WEIGHTS
-            if hasattr(self.network, "save_pretrained"):
-                self.network.save_pretrained(folder)
+            folder, network = self.settings.output / WEIGHTS, self.network
+            if isinstance(network, FusionModel):
+                network.save_pretrained(folder)
             else:
                 from safetensors.torch import save_model
 
                 folder.mkdir(exist_ok=True)
-                save_model(self.network, str(folder / "model.safetensors"))
+                save_model(network, str(folder / "model.safetensors"))
         self.accelerator.wait_for_everyone()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -54,7 +56,7 @@ def build_optimizer(network: nn.Module, recipe: OptimizerRecipe) -> torch.optim.
     return kind(settings, weight_decay=recipe.weight_decay)
 
 
-def open_average(network: nn.Module, decay: float | None) -> AveragedModel | None:
+def open_average(network: Any, decay: float | None) -> AveragedModel | None:
     """Return a running average of weights and buffers; a guide is no part of the network and is not copied."""
     if decay is None:
         return None
