@@ -5,6 +5,7 @@ from __future__ import annotations
 from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
+    "AggregationHead": ".sgdfuse",
     "FusionModel": ".base",
     "FusionOutput": ".base",
     "Laplacian": ".laplacian",
@@ -12,6 +13,7 @@ _MODULES = {
     "NoiseConditionedUNet": ".noise_conditioned_unet",
     "PSFusion": ".psfusion",
     "PSFusionConfig": ".psfusion",
+    "PreliminaryFusion": ".sgdfuse",
     "SGAFusion": ".sgafusion",
     "SGAFusionConfig": ".sgafusion",
     "SGDFuse": ".sgdfuse",

@@ -78,6 +78,13 @@ class PreliminaryFusion(StrictLoading, ModelMixin, ConfigMixin):
         enhancement_channels: Width inside each modality's :class:`~fusionblocks.MSFEM`.
         num_blocks: Transformer blocks.
         num_heads: Heads of each.
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks.models import PreliminaryFusion
+        >>> stage = PreliminaryFusion(8, enhancement_channels=4, num_blocks=1)
+        >>> stage(torch.rand(1, 1, 12, 10), torch.rand(1, 3, 12, 10)).shape
+        torch.Size([1, 3, 12, 10])
     """
 
     @register_to_config
@@ -115,6 +122,13 @@ class AggregationHead(HFAH, StrictLoading, ModelMixin, ConfigMixin):
         out_channels: Channels of the picture.
         hidden_channels: Common width of the levels.
         reduction: Every level's attention has ``1 / reduction`` of its channels inside.
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks.models import AggregationHead
+        >>> head = AggregationHead((16, 32), hidden_channels=16)
+        >>> head([torch.rand(1, 16, 12, 10), torch.rand(1, 32, 6, 5)]).shape
+        torch.Size([1, 3, 12, 10])
     """
 
     @register_to_config
