@@ -6,7 +6,11 @@ from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
     "Objective": ".objectives",
+    "OptimizerRecipe": ".recipe",
+    "PhaseRecipe": ".recipe",
     "Recipe": ".recipe",
+    "ScheduleRecipe": ".recipe",
+    "ValidationRecipe": ".recipe",
     "WithMasks": ".masks",
     "class_accuracy": ".guidance",
     "list_recipes": ".recipe",
