@@ -201,9 +201,9 @@ def load_recipe(source: str | Path | Mapping[str, Any], changes: Mapping[str, An
 
     Example:
         >>> from fusionblocks.training import load_recipe
-        >>> recipe = load_recipe("smfnet", {"phases.fusion.batch": 2})
+        >>> recipe = load_recipe("smfnet", {"phases.fusion.batch": 6})
         >>> [(phase.name, phase.epochs, phase.batch) for phase in recipe.phases]
-        [('reconstruction', 40, 3), ('fusion', 80, 2)]
+        [('reconstruction', 40, 2), ('fusion', 80, 6)]
     """
     values = dict(source) if isinstance(source, Mapping) else _read(source)
     for name, value in (changes or {}).items():

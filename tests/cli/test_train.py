@@ -18,6 +18,7 @@ NARROW = (
     "phases.reconstruction.patch=32",
     "phases.fusion.patch=32",
     "phases.fusion.batch=2",
+    "phases.fusion.accumulate=1",
 )
 
 

@@ -74,6 +74,7 @@ def small_recipe(name: str, **changes: Any) -> Recipe:
                 "epochs": None,
                 "steps": steps,
                 "batch": 4,
+                "accumulate": 1,
                 "patch": None,
                 "optimizer.lr": lr,
                 "optimizer.rates": {},

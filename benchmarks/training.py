@@ -1,0 +1,235 @@
+"""Pairs per second of training, against the loop of the published scripts, and the share of time that waits for data.
+
+    python -m benchmarks.training            # narrow networks, so that the loop and not the network is measured
+    python -m benchmarks.training --steps 20 --size 480 640
+
+Both sides train the same network on the same files with the same losses at the same batch, in one process with one
+thread. The published side does what the papers' scripts do: its network is in the published formulation, it decodes
+every file of an item each time, augments whole pictures before it crops, maps labels pixel by pixel in Python
+(SGAFusion), and asks for the value of each term in each step. Ours includes decoding, checkpoints and log. With
+``--clock cpu`` processor time counts, which a busy machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.published_networks import publish
+from fusionblocks import create_model
+from fusionblocks.data import CLASS_NAMES, boundary_mask, open_dataset, synthetic_scene
+from fusionblocks.image import tensor_to_array, write_image
+from fusionblocks.training import load_recipe, read_log, train
+from fusionblocks.training.learning import build_optimizer
+from fusionblocks.training.objectives import build_objective, objective_class
+
+CLASSES = 9
+Clock = Callable[[], float]
+NARROW: dict[str, dict[str, Any]] = {
+    "psfusion": {
+        "backbone": "resnet18",
+        "backbone_channels": [8, 8, 16, 16],
+        "semantic_channels": 8,
+        "scene_channels": 8,
+    },
+    "sgafusion": {"channels": 4, "semantic_channels": 8},
+}
+PATCH = 64
+BATCH = 4
+
+
+def write_scenes(root: Path, number: int, height: int, width: int) -> None:
+    """Write labelled scenes as PSFusion's edition of MSRS has them."""
+    for folder in ("ir", "vi", "label", "bi", "bd", "mask"):
+        (root / "train" / folder).mkdir(parents=True)
+    for seed in range(number):
+        scene = synthetic_scene(seed, height=height, width=width)
+        labels = scene.mask.clamp(max=CLASSES - 1)
+        person = scene.mask == CLASS_NAMES.index("person")
+        pictures = {
+            "ir": tensor_to_array(scene.infrared),
+            "vi": tensor_to_array(scene.visible),
+            "label": labels.byte().numpy(),
+            "bi": (labels > 0).byte().numpy() * 255,
+            "bd": boundary_mask(labels).byte().numpy() * 255,
+            "mask": person.byte().numpy() * 255,
+        }
+        for folder, picture in pictures.items():
+            write_image(root / "train" / folder / f"{seed}.png", picture)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Return a picture as the scripts' ``ToTensor`` does."""
+    array = np.array(image)
+    array = array[:, :, None] if array.ndim == 2 else array
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div(255)
+
+
+class PublishedMultiTask(Dataset[dict[str, Any]]):
+    """PSFusion's items: six files, augmented whole, then cropped."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "train"
+        self.names = sorted(file.name for file in (self.root / "ir").iterdir())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        kinds = {"vi": "RGB", "ir": "L", "label": None, "bi": None, "bd": None, "mask": "L"}
+        parts = []
+        for folder, mode in kinds.items():
+            image = Image.open(self.root / folder / self.names[index])
+            picture = to_tensor(image.convert(mode) if mode else image)
+            parts.append(picture if mode else picture * 255)
+        whole = torch.cat(parts)
+        side = int(np.random.randint(3))
+        whole = whole.flip(-2 if side == 0 else -1) if side < 2 else whole
+        turns = int(np.random.randint(4))
+        whole = torch.rot90(whole, turns, (-2, -1)).contiguous() if turns else whole
+        top, left = (int(np.random.randint(size - PATCH + 1)) for size in whole.shape[-2:])
+        patch = whole[:, top : top + PATCH, left : left + PATCH]
+        visible, infrared, labels, binary, boundary, salient = patch.split([3, 1, 1, 1, 1, 1])
+        return {
+            "infrared": infrared,
+            "visible": visible,
+            "labels": labels[0].long(),
+            "binary": (binary / 255).long(),
+            "boundary": (boundary / 255).long(),
+            "salient": salient,
+        }
+
+
+class PublishedSegmentation(Dataset[dict[str, Any]]):
+    """SGAFusion's items: whole pictures, the classes of the labels looked up pixel by pixel."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "train"
+        self.names = sorted(file.name for file in (self.root / "ir").iterdir())
+        found: set[int] = set()
+        for name in self.names:
+            found |= set(np.unique(np.array(Image.open(self.root / "label" / name))).tolist())
+        self.classes = found | set(range(CLASSES))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name = self.names[index]
+        visible = Image.open(self.root / "vi" / name)
+        small = visible.resize((224, 224))  # for CLIP
+        clean = Image.open(self.root / "vi" / name)
+        infrared = Image.open(self.root / "ir" / name)
+        labels = np.array(Image.open(self.root / "label" / name))
+        mapped = np.zeros(labels.shape, np.uint8)
+        for row in range(labels.shape[0]):
+            for column in range(labels.shape[1]):
+                value = labels[row, column]
+                if value in self.classes:
+                    mapped[row, column] = list(self.classes).index(value)
+        pictures = [to_tensor(picture) for picture in (visible, infrared, clean, small)]
+        return {"visible": pictures[0], "infrared": pictures[1], "labels": torch.tensor(mapped, dtype=torch.long)}
+
+
+PUBLISHED: dict[str, Callable[[Path], Dataset[dict[str, Any]]]] = {
+    "psfusion": PublishedMultiTask,
+    "sgafusion": PublishedSegmentation,
+}
+
+
+def recipe_of(name: str, steps: int) -> Any:
+    phase = load_recipe(name).phases[0].name
+    changes = {"epochs": None, "steps": steps, "batch": BATCH if name == "psfusion" else 1}
+    if name == "psfusion":
+        changes["patch"] = PATCH
+    recipe = load_recipe(name, {"config": NARROW[name], **{f"phases.{phase}.{k}": v for k, v in changes.items()}})
+    return load_recipe({**recipe.plain(), "phases": recipe.plain()["phases"][:1]})
+
+
+class WithEmbedding(Dataset[dict[str, Any]]):
+    """Items with an embedding that stands for CLIP's, on both sides."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.data[index], "semantic": torch.ones(8)}
+
+
+def published_rate(name: str, root: Path, steps: int, clock: Clock) -> tuple[float, float]:
+    """Return pairs per second of the published loop and its share of waiting."""
+    recipe = recipe_of(name, steps)
+    phase = recipe.phases[0]
+    network = publish(create_model(name, **recipe.config)).train()
+    objective = build_objective(objective_class(phase.objective), phase, network)
+    optimizer = build_optimizer(network, phase.optimizer)
+    loader = DataLoader(WithEmbedding(PUBLISHED[name](root)), phase.batch, shuffle=True)
+    waited, begun, batches = 0.0, clock(), endless(loader)
+    for _ in range(steps):
+        asked = clock()
+        batch = next(batches)
+        waited += clock() - asked
+        loss, terms = objective(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for term in terms.values():
+            term.item()
+    seconds = clock() - begun
+    return steps * phase.batch / seconds, waited / seconds
+
+
+def our_rate(name: str, root: Path, steps: int, clock: Clock) -> tuple[float, float]:
+    """Return pairs per second of :func:`fusionblocks.training.train` and its share of waiting, decoding included."""
+    recipe = recipe_of(name, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = clock()
+        pairs: Any = open_dataset(root, cache=True, masks=None if name == "psfusion" else ())
+        data = WithEmbedding(pairs) if name == "sgafusion" else pairs
+        train(recipe, data, output=Path(folder) / "run", device="cpu", progress=False)
+        lines = read_log(Path(folder) / "run")
+        seconds = clock() - begun
+    waiting = sum(line["waited"] for line in lines) / sum(line["seconds"] for line in lines)
+    return sum(line["pairs"] for line in lines) / seconds, waiting
+
+
+def endless(loader: DataLoader[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--size", type=int, nargs=2, default=(240, 320))
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    arguments = parser.parse_args()
+    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
+    torch.set_num_threads(1)
+    print("| recipe | published, pairs/s | waiting | ours, pairs/s | waiting | times faster |")
+    print("| --- | --: | --: | --: | --: | --: |")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "scenes"
+        write_scenes(root, arguments.pairs, *arguments.size)
+        for name in PUBLISHED:
+            theirs, their_wait = published_rate(name, root, arguments.steps, clock)
+            ours, our_wait = our_rate(name, root, arguments.steps, clock)
+            print(f"| {name} | {theirs:.2f} | {their_wait:.0%} | {ours:.2f} | {our_wait:.1%} | {ours / theirs:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
