@@ -131,7 +131,7 @@ class ExpertReport:
         """Return the pictures that a mixture saw, coloured by its experts (the visible ones, if it saw both).
 
         Args:
-            title: The mixture, see :meth:`__getitem__`.
+            title: The mixture with what it saw (``"encoder.degradation (visible)"``), or its name if it ran once.
             relative: Colour by the weights beyond their means, see :meth:`ExpertWeights.overlay`.
 
         Returns:
@@ -144,7 +144,7 @@ class ExpertReport:
         """Draw the overlays of some mixtures, each with its experts and their mean weights.
 
         Args:
-            mixtures: Which mixtures to draw, see :meth:`__getitem__`; by default all.
+            mixtures: Which mixtures to draw, called as for :meth:`overlay`; by default all.
             picture: Which picture of the batch.
             relative: Colour by the weights beyond their means, see :meth:`ExpertWeights.overlay`.
 
