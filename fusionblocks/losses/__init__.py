@@ -27,7 +27,20 @@ _MODULES = {
     # colour
     "ColorLoss": ".color",
     "color_loss": ".color",
+    # floors under contrast, sharpness and brightness
+    "BrightnessLoss": ".statistics",
+    "ContrastLoss": ".statistics",
+    "RangeLoss": ".statistics",
+    "SpatialFrequencyLoss": ".statistics",
+    "brightness_loss": ".statistics",
+    "contrast_loss": ".statistics",
+    "range_loss": ".statistics",
+    "spatial_frequency_loss": ".statistics",
     # structure and information
+    "EntropyLoss": ".information",
+    "MutualInformationLoss": ".information",
+    "entropy_loss": ".information",
+    "mutual_information_loss": ".information",
     "SCDLoss": ".similarity",
     "SSIMLoss": ".similarity",
     "SourceSSIMLoss": ".similarity",

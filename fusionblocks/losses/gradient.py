@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.filters import Border, gradient_magnitude, sobel
-from fusionblocks.losses._inputs import check_pictures, full_precision, gray, mean_difference
+from fusionblocks.losses._inputs import check_number, check_pictures, full_precision, gray, mean_difference
 
 
 @full_precision
@@ -53,27 +53,38 @@ def joint_gradient_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, bor
 
 
 @full_precision
-def axis_gradient_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, border: Border = "zero") -> Tensor:
+def axis_gradient_loss(
+    fused: Tensor,
+    infrared: Tensor,
+    visible: Tensor,
+    *,
+    border: Border = "zero",
+    gain: float = 1.0,
+    signed: bool = False,
+) -> Tensor:
     r"""Return how far the fused picture's edges are from the stronger source's, each direction by itself.
 
     .. math::
         \sum_{a \in \{x, y\}} \operatorname{mean}\,
-        \Bigl|\,|\partial_a F| - \max\bigl(|\partial_a I|, |\partial_a V|\bigr)\Bigr|
+        \Bigl|\,|\partial_a F| - g\,\max\bigl(|\partial_a I|, |\partial_a V|\bigr)\Bigr|
 
-    with Sobel's derivatives, not normalised. Colour pictures are compared by luma.
+    with Sobel's derivatives, not normalised. Colour pictures are compared by luma. The papers compare magnitudes, so
+    that an inverted edge costs nothing; ``signed`` compares the derivatives as they are.
 
     Args:
         fused: ``(B, 1, H, W)`` luma or ``(B, 3, H, W)`` RGB, about [0, 1].
         infrared: ``(B, 1, H, W)`` in [0, 1].
         visible: ``(B, 3, H, W)`` RGB or ``(B, 1, H, W)`` luma in [0, 1].
         border: What lies beyond the edge: ``"zero"`` (PSFusion), ``"replicate"`` (SGAFusion) or ``"reflect"``.
+        gain: How many times stronger the fused edges should be, :math:`g`; 1 in the papers.
+        signed: Whether the direction of an edge counts.
 
     Returns:
         A scalar, at least 0.
 
     Raises:
         TypeError: A picture is no tensor, or not of a floating-point dtype.
-        ValueError: Channels, batch sizes or sizes do not fit, or the border is unknown.
+        ValueError: Channels, batch sizes or sizes do not fit, the border is unknown, or the gain is not positive.
 
     Reference:
         *PSFusion* (2023), ``Fusion_loss``; *SGAFusion* (2025), ``GradientMaxLoss``.
@@ -87,8 +98,12 @@ def axis_gradient_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, bord
     """
     check_pictures(fused=fused, infrared=infrared, visible=visible)
     check_picture("infrared", infrared, 1)
-    edges, *sources = (torch.stack(sobel(gray(x), border=border)).abs() for x in (fused, infrared, visible))
-    return 2 * mean_difference(edges, torch.maximum(*sources))  # the mean over both directions is half their sum
+    check_number("gain", gain, 0)
+    edges, first, second = (torch.stack(sobel(gray(x), border=border)) for x in (fused, infrared, visible))
+    stronger = torch.where(first.abs() > second.abs(), first, second)
+    if not signed:
+        edges, stronger = edges.abs(), stronger.abs()
+    return 2 * mean_difference(edges, gain * stronger)  # the mean over both directions is half their sum
 
 
 class JointGradientLoss(nn.Module):
@@ -119,6 +134,8 @@ class AxisGradientLoss(nn.Module):
 
     Args:
         border: What lies beyond the edge: ``"zero"`` (PSFusion), ``"replicate"`` (SGAFusion) or ``"reflect"``.
+        gain: How many times stronger the fused edges should be.
+        signed: Whether the direction of an edge counts.
 
     Example:
         >>> import torch
@@ -128,10 +145,17 @@ class AxisGradientLoss(nn.Module):
         tensor(0.)
     """
 
-    def __init__(self, *, border: Literal["reflect", "replicate", "zero"] = "zero") -> None:
+    def __init__(
+        self,
+        *,
+        border: Literal["reflect", "replicate", "zero"] = "zero",
+        gain: float = 1.0,
+        signed: bool = False,
+    ) -> None:
         super().__init__()
         self.border: Border = border
+        self.gain, self.signed = gain, signed
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         """Return the loss, see :func:`axis_gradient_loss`."""
-        return axis_gradient_loss(fused, infrared, visible, border=self.border)
+        return axis_gradient_loss(fused, infrared, visible, border=self.border, gain=self.gain, signed=self.signed)

@@ -21,6 +21,9 @@ from fusionblocks.losses._inputs import (
     visible_like,
 )
 
+#: The range below which the constants of SSIM are so small that float32's rounding would decide about flat windows.
+_FINE = 0.1
+
 
 @full_precision
 def ssim_loss(
@@ -30,6 +33,7 @@ def ssim_loss(
     window_size: int = 11,
     sigma: float = 1.5,
     padding: Literal["valid", "reflect", "zero"] = "valid",
+    data_range: float = 1.0,
 ) -> Tensor:
     r"""Return one less the structural similarity of two pictures.
 
@@ -46,6 +50,9 @@ def ssim_loss(
         sigma: Standard deviation of the window in pixels.
         padding: ``"valid"`` averages where the window fits (SGAFusion); ``"reflect"`` (SMFNet) and ``"zero"`` cover
             the whole picture.
+        data_range: Difference between the largest and the smallest value that the constants of the measure are made
+            for. The published evaluators that take 2 for gray levels 0..255 measure what ``2 / 255`` does here: flat
+            regions then count as much as any other.
 
     Returns:
         A scalar, at least 0, below 2.
@@ -67,13 +74,18 @@ def ssim_loss(
     image, reference = alike(image, reference)
     check_whole("window_size", window_size, 1)
     check_number("sigma", sigma, 0)
+    check_number("data_range", data_range, 0)
     if window_size % 2 == 0:
         image, reference = image[..., 1:, 1:], reference[..., 1:, 1:]
         window_size -= 1
     if padding == "valid" and min(image.shape[-2:]) < window_size:
         size = f"{image.shape[-2]}x{image.shape[-1]} (height x width)"
         raise ValueError(f"image must be no smaller than the window of {window_size} pixels, got {size}")
-    return 1 - ssim(image, reference, window_size=window_size, sigma=sigma, padding=padding).mean()
+    dtype = image.dtype
+    if data_range < _FINE:
+        image, reference = image.double(), reference.double()
+    similarity = ssim(image, reference, data_range=data_range, window_size=window_size, sigma=sigma, padding=padding)
+    return (1 - similarity.mean()).to(dtype)
 
 
 @full_precision
@@ -85,6 +97,7 @@ def source_ssim_loss(
     window_size: int = 11,
     sigma: float = 1.5,
     padding: Literal["valid", "reflect", "zero"] = "valid",
+    data_range: float = 1.0,
 ) -> Tensor:
     r"""Return the structural dissimilarity of the fused picture to both sources, summed.
 
@@ -99,6 +112,7 @@ def source_ssim_loss(
         window_size: Side of the Gaussian window in pixels, see :func:`ssim_loss`.
         sigma: Standard deviation of the window in pixels.
         padding: ``"valid"``, ``"reflect"`` or ``"zero"``, see :func:`ssim_loss`.
+        data_range: What the constants of the measure are made for, see :func:`ssim_loss`.
 
     Returns:
         A scalar, at least 0, below 4.
@@ -123,7 +137,7 @@ def source_ssim_loss(
     check_picture("infrared", infrared, 1)
     pairs = ((fused, visible_like(fused, visible)), (gray(fused), infrared))
     to_visible, to_infrared = (
-        ssim_loss(*pair, window_size=window_size, sigma=sigma, padding=padding) for pair in pairs
+        ssim_loss(*pair, window_size=window_size, sigma=sigma, padding=padding, data_range=data_range) for pair in pairs
     )
     return to_visible + to_infrared
 
@@ -211,6 +225,7 @@ class SSIMLoss(nn.Module):
         window_size: Side of the Gaussian window in pixels.
         sigma: Standard deviation of the window in pixels.
         padding: ``"valid"``, ``"reflect"`` or ``"zero"``.
+        data_range: What the constants of the measure are made for.
 
     Example:
         >>> import torch
@@ -221,15 +236,27 @@ class SSIMLoss(nn.Module):
     """
 
     def __init__(
-        self, *, window_size: int = 11, sigma: float = 1.5, padding: Literal["valid", "reflect", "zero"] = "valid"
+        self,
+        *,
+        window_size: int = 11,
+        sigma: float = 1.5,
+        padding: Literal["valid", "reflect", "zero"] = "valid",
+        data_range: float = 1.0,
     ) -> None:
         super().__init__()
-        self.window_size, self.sigma = window_size, sigma
+        self.window_size, self.sigma, self.data_range = window_size, sigma, data_range
         self.padding: Literal["valid", "reflect", "zero"] = padding
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
         """Return the loss, see :func:`ssim_loss`."""
-        return ssim_loss(image, reference, window_size=self.window_size, sigma=self.sigma, padding=self.padding)
+        return ssim_loss(
+            image,
+            reference,
+            window_size=self.window_size,
+            sigma=self.sigma,
+            padding=self.padding,
+            data_range=self.data_range,
+        )
 
 
 class SourceSSIMLoss(nn.Module):
@@ -239,6 +266,7 @@ class SourceSSIMLoss(nn.Module):
         window_size: Side of the Gaussian window in pixels.
         sigma: Standard deviation of the window in pixels.
         padding: ``"valid"``, ``"reflect"`` or ``"zero"``.
+        data_range: What the constants of the measure are made for.
 
     Example:
         >>> import torch
@@ -249,16 +277,27 @@ class SourceSSIMLoss(nn.Module):
     """
 
     def __init__(
-        self, *, window_size: int = 11, sigma: float = 1.5, padding: Literal["valid", "reflect", "zero"] = "valid"
+        self,
+        *,
+        window_size: int = 11,
+        sigma: float = 1.5,
+        padding: Literal["valid", "reflect", "zero"] = "valid",
+        data_range: float = 1.0,
     ) -> None:
         super().__init__()
-        self.window_size, self.sigma = window_size, sigma
+        self.window_size, self.sigma, self.data_range = window_size, sigma, data_range
         self.padding: Literal["valid", "reflect", "zero"] = padding
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         """Return the loss, see :func:`source_ssim_loss`."""
         return source_ssim_loss(
-            fused, infrared, visible, window_size=self.window_size, sigma=self.sigma, padding=self.padding
+            fused,
+            infrared,
+            visible,
+            window_size=self.window_size,
+            sigma=self.sigma,
+            padding=self.padding,
+            data_range=self.data_range,
         )
 
 

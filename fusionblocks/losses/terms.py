@@ -13,6 +13,7 @@ from fusionblocks.losses.color import color_loss
 from fusionblocks.losses.correlation import correlation_ratio_loss, decomposition_loss, graph_decomposition_loss
 from fusionblocks.losses.diffusion import noise_loss
 from fusionblocks.losses.gradient import axis_gradient_loss, joint_gradient_loss
+from fusionblocks.losses.information import entropy_loss, mutual_information_loss
 from fusionblocks.losses.intensity import intensity_max_loss, masked_intensity_loss, masked_patch_mse_loss
 from fusionblocks.losses.reconstruction import (
     gradient_loss,
@@ -23,6 +24,7 @@ from fusionblocks.losses.reconstruction import (
 )
 from fusionblocks.losses.segmentation import cross_entropy_loss, ohem_cross_entropy_loss, two_class_loss
 from fusionblocks.losses.similarity import scd_loss, source_ssim_loss, ssim_loss, vif_loss
+from fusionblocks.losses.statistics import brightness_loss, contrast_loss, range_loss, spatial_frequency_loss
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,20 @@ _REBUILT = {
 TERMS: dict[str, Term] = {
     # the fused picture and its sources
     "axis_gradient": term(axis_gradient_loss),
+    "brightness": term(brightness_loss),
     "color": term(color_loss),
+    "contrast": term(contrast_loss),
     "correlation_ratio": term(correlation_ratio_loss),
+    "entropy": term(entropy_loss),
     "intensity_max": term(intensity_max_loss),
     "joint_gradient": term(joint_gradient_loss),
     "masked_intensity": term(masked_intensity_loss),
     "masked_patch_mse": term(masked_patch_mse_loss),
+    "mutual_information": term(mutual_information_loss),
+    "range": term(range_loss),
     "scd": term(scd_loss),
     "source_ssim": term(source_ssim_loss),
+    "spatial_frequency": term(spatial_frequency_loss),
     "vif": term(vif_loss),
     # features of both modalities
     "decomposition": term(decomposition_loss),

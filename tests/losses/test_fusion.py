@@ -41,10 +41,10 @@ def test_a_term_of_weight_zero_is_reported_and_teaches_nothing() -> None:
 
 
 def test_terms_of_one_s_own() -> None:
-    def brightness(fused: Tensor, *, level: float = 0.5) -> Tensor:
+    def lightness(fused: Tensor, *, level: float = 0.5) -> Tensor:
         return (fused.mean() - level).abs()
 
-    loss = FusionLoss({"brightness": 2.0}, terms={"brightness": brightness}, options={"brightness": {"level": 0.25}})
+    loss = FusionLoss({"lightness": 2.0}, terms={"lightness": lightness}, options={"lightness": {"level": 0.25}})
     assert loss.inputs == ("fused",)
     assert loss(fused=torch.ones(1, 1, 4, 4)).total == 1.5
 

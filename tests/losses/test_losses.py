@@ -14,20 +14,26 @@ from torch import Tensor
 from fusionblocks import losses, metrics
 from fusionblocks.losses import (
     axis_gradient_loss,
+    brightness_loss,
+    contrast_loss,
     correlation_ratio_loss,
     cross_entropy_loss,
     decomposition_loss,
+    entropy_loss,
     feature_correlation,
     graph_decomposition_loss,
     intensity_max_loss,
     joint_gradient_loss,
     masked_intensity_loss,
     masked_patch_mse_loss,
+    mutual_information_loss,
     noise_loss,
     ohem_cross_entropy_loss,
+    range_loss,
     scd_loss,
     second_gradient_loss,
     source_ssim_loss,
+    spatial_frequency_loss,
     ssim_loss,
     two_class_loss,
     vif_loss,
@@ -165,6 +171,84 @@ def test_terms_of_metrics_are_the_metrics(loss, metric, given: dict[str, Tensor]
     pictures = gray(given["fused"]), given["infrared"], gray(given["visible"])
     torch.testing.assert_close(loss(*pictures), 2 - metric(*pictures).mean(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(loss(given["fused"], given["infrared"], given["visible"]), loss(*pictures))
+
+
+def test_ssim_of_a_small_range_is_the_published_evaluators(given: dict[str, Tensor]) -> None:
+    fused, infrared, visible = gray(given["fused"]), given["infrared"], gray(given["visible"])
+    levels = [(255 * picture).round() / 255 for picture in (fused, infrared, visible)]
+    expected = metrics.structural_similarity(*levels, data_range=2.0, window="gaussian")
+    torch.testing.assert_close(2 - source_ssim_loss(*levels, data_range=2 / 255), expected.mean(), rtol=1e-6, atol=0)
+    assert source_ssim_loss(*levels, data_range=2 / 255) > source_ssim_loss(*levels)
+
+
+def test_small_constants_survive_float32() -> None:
+    flat = torch.full((1, 1, 24, 24), 0.7) + 1e-4 * (torch.arange(24.0) % 2)
+    loss = ssim_loss(flat, flat.flip(-1), data_range=2 / 255)
+    torch.testing.assert_close(loss, ssim_loss(flat.double(), flat.flip(-1).double(), data_range=2 / 255).float())
+
+
+def test_signed_edges_with_a_gain(given: dict[str, Tensor]) -> None:
+    visible = gray(given["visible"])
+    flat = torch.full_like(visible, 0.5)
+    stronger, inverted = 1.5 * visible, 1 - visible
+    options = {"border": "replicate", "signed": True}
+    assert axis_gradient_loss(stronger, flat, visible, gain=1.5, **options) < 1e-9
+    assert axis_gradient_loss(inverted, flat, visible, border="replicate") < 1e-9
+    edges = axis_gradient_loss(flat, flat, visible, border="replicate")
+    torch.testing.assert_close(axis_gradient_loss(inverted, flat, visible, **options), 2 * edges)
+    with pytest.raises(ValueError, match="gain"):
+        axis_gradient_loss(visible, flat, visible, gain=0.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric", "unit"),
+    [
+        (contrast_loss, metrics.standard_deviation, 255.0),
+        (spatial_frequency_loss, metrics.spatial_frequency, 255.0),
+    ],
+)
+def test_floors_are_the_metrics(loss, metric, unit: float, given: dict[str, Tensor]) -> None:
+    levels = [(255 * gray(x) if x.shape[1] == 3 else 255 * x).round() / 255 for x in given_pair(given)]
+    brighter, fused = torch.maximum(*levels), 0.4 * torch.maximum(*levels)
+    fused = (255 * fused).round() / 255
+    expected = (1.3 * metric(brighter, *levels) - metric(fused, *levels)).mean() / unit
+    torch.testing.assert_close(loss(fused, *levels, gain=1.3), expected, rtol=1e-6, atol=1e-9)
+    assert loss(brighter, *levels) == 0
+    assert loss(brighter, *levels, gain=1.1) > 0
+
+
+def test_information_of_few_bins_is_that_of_few_levels(given: dict[str, Tensor]) -> None:
+    # pictures of nine levels that lie on the bins: every estimate is exact
+    levels = [(8 * x).round() / 8 for x in given_pair(given)]
+    levels = [x if x.shape[1] == 1 else (8 * gray(x)).round() / 8 for x in levels]
+    fused = levels[0].where(levels[1] > 0.5, levels[1])
+    own = metrics.mutual_information((255 * fused).round() / 255, *((255 * x).round() / 255 for x in levels))
+    value = 9 - mutual_information_loss(fused, *levels, least=9.0, bins=9)
+    torch.testing.assert_close(value, own.mean(), rtol=1e-5, atol=1e-6)
+    bits = metrics.entropy((255 * torch.maximum(*levels)).round() / 255) - metrics.entropy((255 * fused).round() / 255)
+    torch.testing.assert_close(
+        entropy_loss(fused, *levels, gain=4.0, bins=9), (bits + 4).clamp_min(0).mean(), rtol=1e-5, atol=1e-6
+    )
+    assert mutual_information_loss(fused, *levels, least=0.1, bins=9) == 0
+
+
+def test_brightness_counts_windows_that_are_too_dark() -> None:
+    infrared, visible = torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
+    fused = torch.full_like(visible, 0.5)
+    assert brightness_loss(fused, infrared, visible) == 0
+    fused[..., :16, :16] = 0.1  # one of nine overlapping windows whole, two by half, one by a quarter
+    expected = 0.4 * (1 + 0.5 + 0.5 + 0.25) / 9
+    assert brightness_loss(fused, infrared, visible).item() == pytest.approx(expected, rel=1e-5)
+    assert brightness_loss(fused, infrared, visible, window_size=64).item() == pytest.approx(0.1, rel=1e-5)
+
+
+def test_range_counts_what_a_picture_would_clip() -> None:
+    fused = torch.tensor([-0.5, 0.0, 0.7, 1.0, 2.0]).view(1, 1, 1, 5)
+    assert range_loss(fused).item() == pytest.approx((0.25 + 1) / 5)
+
+
+def given_pair(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return given["infrared"], given["visible"]
 
 
 @pytest.mark.parametrize("loss", [scd_loss, vif_loss])

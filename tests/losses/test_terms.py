@@ -203,6 +203,12 @@ CHANGED = {
     "positive_weights": (2.0, 3.0),
     "norm": "l1",
     "reduction": "sum",
+    "data_range": 0.01,
+    "gain": 2.0,
+    "signed": True,
+    "least": 2.0,
+    "bins": 12,
+    "stride": 2,
 }
 
 
