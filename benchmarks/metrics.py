@@ -58,7 +58,7 @@ def pictures(height: int, width: int, batch: int) -> Triple:
 
     scenes = [synthetic_scene(seed, height=height, width=width) for seed in range(min(batch, 4))]
     stacks = (
-        [luma(fuse(scene.infrared, scene.visible)) for scene in scenes],
+        [luma(fuse(scene.infrared, scene.visible, model="laplacian")) for scene in scenes],
         [scene.infrared for scene in scenes],
         [luma(scene.visible) for scene in scenes],
     )

@@ -43,7 +43,7 @@ STRENGTHS = (0.25, 1.0)
 def scenes(seeds: range, side: int = SIZE) -> tuple[Tensor, Tensor]:
     """Return fused pictures ``(B, 3, H, W)`` and the masks of what is warm or alive ``(B, 2, H, W)``."""
     found = [fb.data.synthetic_scene(seed, height=side, width=side) for seed in seeds]
-    fused = torch.stack([fb.fuse(scene.infrared, scene.visible) for scene in found])
+    fused = torch.stack([fb.fuse(scene.infrared, scene.visible, model="laplacian") for scene in found])
     masks = torch.stack([(scene.mask > 0).float().expand(2, -1, -1) for scene in found])
     return fused, masks
 

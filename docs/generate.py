@@ -54,6 +54,7 @@ def write_all(docs: Path) -> None:
     write_pictures(api)
     write_comparison(api)
     write_performance(api)
+    write_quality(api)
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------
@@ -321,7 +322,7 @@ def write_pictures(api: Path) -> None:
 
 
 def write_comparison(api: Path) -> None:
-    """Write the plot of three ways to fuse a few small scenes."""
+    """Write the plot of four ways to fuse a few small scenes."""
     from fusionblocks.metrics import Comparison, FusionEvaluator
 
     metrics = ("EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM")
@@ -330,7 +331,8 @@ def write_comparison(api: Path) -> None:
         scene = fb.data.synthetic_scene(seed, height=192, width=256)
         infrared, visible = scene.infrared, fb.image.luma(scene.visible)
         methods = {
-            "laplacian": fb.image.luma(fb.fuse(scene.infrared, scene.visible)),
+            "fusionblocks": fb.image.luma(fb.fuse(scene.infrared, scene.visible)),
+            "laplacian": fb.image.luma(fb.fuse(scene.infrared, scene.visible, model="laplacian")),
             "maximum": torch.maximum(infrared, visible),
             "mean": (infrared + visible) / 2,
         }
@@ -355,6 +357,24 @@ def write_performance(api: Path) -> None:
                 plot.draw(rows).savefig(api / name, dpi=150)
                 text += f"\n![Times faster than the published formulation, each case](/api/{name})\n"
             (api / f"{suite}_{place}.md").write_text(text)
+
+
+def write_quality(api: Path) -> None:
+    """Write what the library's own network scores, and its variants, as tables from the tracked files."""
+    from benchmarks import quality, report
+
+    for name in ("quality", "ablation"):
+        rows = quality.read(name)
+        sets = dict.fromkeys(row["set"] for row in rows)
+        tables = []
+        for chosen in sets:
+            lines = [
+                [row["variant"], *(f"{float(row[metric]):.2f}" for metric in quality.METRICS)]
+                for row in rows
+                if row["set"] == chosen
+            ]
+            tables.append(f"{chosen}\n\n{report.markdown([name, *quality.METRICS], lines)}")
+        (api / f"{name}_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
 
 
 def write_degradations(file: Path) -> None:

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _MODULES = {
     **{name: f".blocks{module}" for name, module in _BLOCKS.items()},
     # models
+    "FusionBlocksNet": ".models.fusionblocks_net",
     "FusionModel": ".models.base",
     "FusionOutput": ".models.base",
     "Laplacian": ".models.laplacian",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Iterator
@@ -25,8 +26,9 @@ from fusionblocks.image import (
     with_luma,
 )
 from fusionblocks.image.checks import check_pair
+from fusionblocks.models._packaged import has_packaged_weights
 from fusionblocks.models.base import FusionModel, closest
-from fusionblocks.models.registry import create_model
+from fusionblocks.models.registry import DEFAULT_MODEL, create_model
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -43,14 +45,15 @@ def fuse(
     """Fuse an infrared and a visible picture into a colour picture of their size.
 
     A network that fuses luma keeps the visible picture's chroma (BT.601, full range); colours that leave the RGB
-    cube are brought back at constant hue. The network runs where its weights are, in evaluation mode.
+    cube are brought back at constant hue. The network runs where its weights are, in evaluation mode;
+    the default one where ``visible`` is.
 
     Args:
         infrared: The infrared picture: a path, a PIL image, an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or
             float in [0, 1], or a tensor ``(C, H, W)`` or ``(B, C, H, W)``, uint8 or float in [0, 1]. Three channels
             are reduced to their luma; 16-bit counts are normalised by percentiles.
         visible: The visible picture, likewise; one channel counts as gray.
-        model: A network, a name of :func:`fusionblocks.list_models`, or ``None`` for the default (``"laplacian"``).
+        model: A network, a name of :func:`fusionblocks.list_models`, or ``None`` for the default, ``"fusionblocks"``.
         resize: Which of the two to resize when their sizes differ; ``None`` refuses such a pair.
         tile: Longest side in pixels of the pieces that a large picture is cut into, which bounds the memory.
             Pieces overlap by an eighth and are blended. ``None`` fuses the picture whole. Networks with global
@@ -78,7 +81,7 @@ def fuse(
         >>> fused.shape, fused.dtype
         ((48, 65, 3), dtype('uint8'))
     """
-    network = _network(model)
+    network = _network(model, visible)
     inputs, colour = network_inputs(network, infrared, visible, resize, guidance)
     with torch.inference_mode(), evaluating(network):
         fused = network(**inputs).fused if tile is None else _in_tiles(network, inputs, tile)
@@ -114,12 +117,12 @@ def colour_picture(network: FusionModel, fused: Tensor, visible: Tensor) -> Tens
     return fused.clamp(0, 1) if network.fused_channels == 3 else with_luma(fused.clamp(0, 1), visible)
 
 
-def _network(model: FusionModel | str | None) -> FusionModel:
+def _network(model: FusionModel | str | None, visible: Picture) -> FusionModel:
     if model is None:
-        model = "laplacian"
+        return _default_network(visible.device if isinstance(visible, Tensor) else torch.device("cpu"))
     if isinstance(model, str):
         network = create_model(model)
-        if next(network.parameters(), None) is not None:
+        if next(network.parameters(), None) is not None and not has_packaged_weights(network):
             warnings.warn(
                 f"{model!r} fuses with random weights when given by name: load its weights and pass the network",
                 stacklevel=3,
@@ -128,6 +131,12 @@ def _network(model: FusionModel | str | None) -> FusionModel:
     if not isinstance(model, FusionModel):
         raise TypeError(f"model must be a FusionModel, a name or None, got {type(model).__name__}")
     return model
+
+
+@functools.cache
+def _default_network(device: torch.device) -> FusionModel:
+    """Return the network that fuses when none is named; its file is read once."""
+    return create_model(DEFAULT_MODEL).to(device)
 
 
 def _placement(network: FusionModel, visible: Picture) -> tuple[torch.device, torch.dtype]:

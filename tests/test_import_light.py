@@ -50,6 +50,7 @@ def by_torch() -> set[str]:
         "from fusionblocks.metrics import Comparison, FusionEvaluator, evaluate",
         "from fusionblocks import list_models; list_models()",
         "from fusionblocks.guidance import CLIPDegradationClassifier, add_lora",
+        "from fusionblocks.guidance import SAMMasks, masks_to_map",
     ],
 )
 def test_no_heavy_package_is_loaded(statement: str, by_torch: set[str]) -> None:

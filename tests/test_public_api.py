@@ -198,7 +198,7 @@ TRAINING = {
     "train",
     "train_classifier",
 }
-MODELS = ("laplacian", "psfusion", "sgafusion", "sgdfuse", "smfnet")
+MODELS = ("fusionblocks", "laplacian", "psfusion", "sgafusion", "sgdfuse", "smfnet")
 
 CONTRACT = {
     "fusionblocks": TOP_LEVEL | BLOCKS,

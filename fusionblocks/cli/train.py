@@ -112,7 +112,7 @@ def _open_network(recipe: Recipe, weights: Path | None) -> FusionModel:
         raise ValueError("the recipe names no model, which the command line needs")
     if weights is None:
         with seeded(recipe.seed):
-            return create_model(recipe.model, **recipe.config)
+            return create_model(recipe.model, pretrained=False, **recipe.config)
     if not weights.is_dir():
         raise NotADirectoryError(f"--weights must be a folder that save_pretrained wrote, got {weights}")
     return model_class(recipe.model).from_pretrained(str(weights), **recipe.config)

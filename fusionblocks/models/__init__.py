@@ -6,6 +6,8 @@ from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
     "AggregationHead": ".sgdfuse",
+    "FusionBlocksConfig": ".fusionblocks_net",
+    "FusionBlocksNet": ".fusionblocks_net",
     "FusionModel": ".base",
     "FusionOutput": ".base",
     "Laplacian": ".laplacian",

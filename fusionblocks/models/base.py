@@ -114,7 +114,8 @@ class FusionModel(
     A network names itself (``name``), its frozen config dataclass (``config_class``), the channels of ``fused``
     (1: luma, 3: RGB), the tensors it takes beside the pair (``guidance_names``), the guides of
     ``fusionblocks.guidance`` that compute them (``guides``, the class of each by its short name), its paper and
-    licence note, and writes ``__init__`` and ``forward``. Options of ``__init__`` are the fields of the config. A part
+    licence note, and writes ``__init__`` and ``forward``. One whose weights come with the library pins their SHA-256
+    in ``packaged_digest``. Options of ``__init__`` are the fields of the config. A part
     with mixtures of experts that runs more than once a pass says in ``expert_passes`` what it sees each time.
 
     Args:
@@ -145,6 +146,7 @@ class FusionModel(
     guidance_names: ClassVar[tuple[str, ...]] = ()
     guides: ClassVar[Mapping[str, str]] = {}
     expert_passes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    packaged_digest: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     license_note: ClassVar[str] = ""
 

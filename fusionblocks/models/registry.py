@@ -6,15 +6,19 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from fusionblocks.models._packaged import has_packaged_weights, load_packaged_weights
 from fusionblocks.models.base import FusionModel, closest
 
 _NETWORKS = {
+    "fusionblocks": ("fusionblocks.models.fusionblocks_net", "FusionBlocksNet"),
     "laplacian": ("fusionblocks.models.laplacian", "Laplacian"),
     "psfusion": ("fusionblocks.models.psfusion", "PSFusion"),
     "sgafusion": ("fusionblocks.models.sgafusion", "SGAFusion"),
     "sgdfuse": ("fusionblocks.models.sgdfuse", "SGDFuse"),
     "smfnet": ("fusionblocks.models.smfnet", "SMFNet"),
 }
+#: The network that fuses when none is named.
+DEFAULT_MODEL = "fusionblocks"
 
 
 def list_models() -> list[str]:
@@ -23,7 +27,7 @@ def list_models() -> list[str]:
     Example:
         >>> from fusionblocks import list_models
         >>> list_models()
-        ['laplacian', 'psfusion', 'sgafusion', 'sgdfuse', 'smfnet']
+        ['fusionblocks', 'laplacian', 'psfusion', 'sgafusion', 'sgdfuse', 'smfnet']
     """
     return sorted(_NETWORKS)
 
@@ -52,18 +56,31 @@ def model_class(name: str) -> type[FusionModel]:
     return getattr(importlib.import_module(module), cls)
 
 
-def create_model(name: str, *, guidance: str | Callable[..., Any] | None = None, **config: Any) -> FusionModel:
-    """Return a network with freshly initialised weights.
+def create_model(
+    name: str,
+    *,
+    guidance: str | Callable[..., Any] | None = None,
+    pretrained: bool | None = None,
+    **config: Any,
+) -> FusionModel:
+    """Return a network, with the weights that come with the library if it has some, else with freshly drawn ones.
 
     Args:
         name: One of :func:`list_models`.
         guidance: What computes the network's further inputs from the pair: ``"clip"`` for ``"sgafusion"``, ``"sam"``
             for ``"sgdfuse"`` (both need their published weights), or a guide of your own, see
             :meth:`FusionModel.attach_guidance`. ``None`` leaves these inputs to the caller.
+        pretrained: Whether to load the weights that come with the library: ``"fusionblocks"`` has some, the others'
+            are their authors' (:func:`fusionblocks.load_official`). ``None`` loads them where there are any and the
+            configuration is theirs.
         **config: Fields of the network's configuration; the defaults are the paper's values.
 
+    Returns:
+        The network; in evaluation mode if its weights were loaded.
+
     Raises:
-        ValueError: If there is no such network or guide; the message lists the names and the closest match.
+        ValueError: If there is no such network or guide (the message lists the names and the closest match), or no
+            weights come with the network in this configuration.
         TypeError: If a keyword is no field of the network's configuration (the closest match is offered), or the
             network takes no guidance.
 
@@ -77,6 +94,8 @@ def create_model(name: str, *, guidance: str | Callable[..., Any] | None = None,
     if isinstance(guidance, str):
         guide_class(network, guidance)  # a wrong name costs nothing yet
     model = network(**config)
+    if pretrained or (pretrained is None and has_packaged_weights(model)):
+        load_packaged_weights(model)
     attach(model, guidance)
     return model
 

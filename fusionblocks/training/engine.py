@@ -113,10 +113,13 @@ class Trainer:
             active=is_main,
         )
         try:
+            # the order of weights in memory in which convolutions are fastest
+            self.network.to(memory_format=torch.channels_last)
             for phase in self.recipe.phases[self.position.phase :]:
                 _Phase(self, phase, state).run()
                 state = None
                 self.position.phase, self.position.step = self.position.phase + 1, 0
+            self.network.to(memory_format=torch.contiguous_format)
             self._save_weights()
         finally:
             self.journal.close()

@@ -227,7 +227,7 @@ def list_recipes() -> list[str]:
     Example:
         >>> from fusionblocks.training import list_recipes
         >>> list_recipes()
-        ['psfusion', 'sgafusion', 'sgdfuse', 'smfnet']
+        ['fusionblocks', 'psfusion', 'sgafusion', 'sgdfuse', 'smfnet']
     """
     return sorted(file.stem for file in RECIPES.glob("*.yaml"))
 

@@ -95,7 +95,7 @@ def train(
         raise ValueError("the recipe names no model: pass one to train")
     if model is None:
         with seeded(recipe.seed):
-            model = create_model(str(recipe.model), **recipe.config)
+            model = create_model(str(recipe.model), pretrained=False, **recipe.config)
     settings = Settings(
         Path(output),
         workers=workers,

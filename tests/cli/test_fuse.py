@@ -28,7 +28,10 @@ def test_one_pair(folders, tmp_path: Path) -> None:
     code, output = run("fuse", "--infrared", infrared, "--visible", visible, "--output", target)
     assert code == 0
     assert str(target) in output
-    assert np.array_equal(np.asarray(Image.open(target)), np.asarray(fb.fuse(infrared, visible)))
+    # made fast, the network sums in another order
+    written, expected = (np.asarray(picture, np.int16) for picture in (Image.open(target), fb.fuse(infrared, visible)))
+    assert np.abs(written - expected).max() <= 1
+    assert not np.array_equal(written, np.asarray(fb.fuse(infrared, visible, model="laplacian")))
 
 
 def test_folders_with_a_bad_file_go_on_and_end_with_an_error(folders, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import fusionblocks as fb
 
 NARROW: dict[str, dict[str, Any]] = {
+    "fusionblocks": {"channels": 8},
     "laplacian": {},
     "psfusion": {"backbone": "resnet18", "backbone_channels": (8, 8, 8, 8), "semantic_channels": 8},
     "sgafusion": {"channels": 4, "semantic_channels": 8},
@@ -34,7 +35,7 @@ def trained_like(name: str, **options: Any) -> fb.FusionModel:
     torch.manual_seed(0)
     model = fb.create_model(name, **options)
     for parameter in model.parameters():
-        if parameter.ndim <= 1:
+        if parameter.ndim <= 1 or not parameter.any():
             parameter.data.add_(0.1 * torch.randn_like(parameter))
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if norms:

@@ -1,0 +1,153 @@
+"""What the library's own network is worth, and what each term of its loss is.
+
+    python -m benchmarks.quality split DATA SPLIT       # the pairs to learn from and those to judge by, as links
+    python -m benchmarks.quality compare SPLIT          # beside average, maximum and the classical pyramid
+    python -m benchmarks.quality ablate SPLIT           # short trainings without a term each, an hour or two
+
+``DATA`` holds the folders ``roadscene``, ``msrs``, ``m3fd`` and ``llvip``, each with pairs in ``ir`` and ``vi``. Every
+seventh pair of RoadScene by name, beginning with the fourth, and the fourth of the five of each other set are to
+judge by; the others are to learn from. Rows go to ``benchmarks/results/quality.csv`` and ``ablation.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fusionblocks as fb
+from benchmarks import harness
+from fusionblocks.data import PairedImages, open_dataset
+from fusionblocks.data.pairs import pair_folders
+from fusionblocks.image import luma
+from fusionblocks.metrics import FusionEvaluator
+from fusionblocks.training import load_recipe, train
+
+METRICS = ("EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM")
+CONVENTION = "cddfuse"
+PACKAGES = ("torch",)
+#: How many pairs there are to one that is judged by, and which of them that is.
+SETS = {"roadscene": (7, 3), "msrs": (5, 3), "m3fd": (5, 3), "llvip": (5, 3)}
+STEPS = 500
+
+Fuse = Callable[[Tensor, Tensor], Tensor]
+
+
+def split(data: Path, folder: Path) -> None:
+    """Link the pairs of all sets into ``folder/train`` and ``folder/val``."""
+    for name, (period, judged) in SETS.items():
+        listing = pair_folders(data / name / "ir", data / name / "vi")
+        for index, pair in enumerate(sorted(listing.pairs, key=lambda pair: pair.name)):
+            part = folder / ("val" if index % period == judged else "train")
+            for side, file in (("ir", pair.infrared), ("vi", pair.visible)):
+                link = part / side / f"{name}_{pair.name}{file.suffix}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+
+
+def luma_of(model: torch.nn.Module) -> Fuse:
+    """Return a network as a function from an infrared picture and a visible luma to the fused luma."""
+    return lambda infrared, visible: model(infrared, visible).fused
+
+
+def methods() -> dict[str, Fuse]:
+    """Return what is compared: functions of an infrared picture and a visible luma."""
+    return {
+        "average": lambda infrared, visible: (infrared + visible) / 2,
+        "maximum": torch.maximum,
+        "laplacian": luma_of(fb.create_model("laplacian")),
+        "fusionblocks": luma_of(fb.create_model("fusionblocks")),
+    }
+
+
+@torch.no_grad()
+def judge(fuse: Fuse, pairs: PairedImages) -> dict[str, dict[str, float]]:
+    """Return the means of the metrics over RoadScene's pairs and over those of the other sets."""
+    evaluators = {
+        name: FusionEvaluator(metrics=METRICS, convention=CONVENTION) for name in ("roadscene", "msrs, m3fd, llvip")
+    }
+    for index in range(len(pairs)):
+        item = pairs[index]
+        infrared, visible = item["infrared"][None], luma(item["visible"][None])
+        evaluator = evaluators["roadscene" if item["name"].startswith("roadscene") else "msrs, m3fd, llvip"]
+        evaluator.update(fuse(infrared, visible).clamp(0, 1), infrared, visible, names=[item["name"]])
+    return {
+        f"{name} ({len(evaluator)} pairs)": {metric: float(mean) for metric, mean in evaluator.compute().mean.items()}
+        for name, evaluator in evaluators.items()
+        if len(evaluator)
+    }
+
+
+def ablations(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the changes of each variant of the recipe: all terms, and each left out in turn."""
+    (phase,) = recipe["phases"]
+    place, losses, options = f"phases.{phase['name']}", phase["losses"], phase["loss_options"]
+
+    def without(term: str) -> dict[str, Any]:
+        return {
+            f"{place}.losses": {name: weight for name, weight in losses.items() if name != term},
+            f"{place}.loss_options": {name: values for name, values in options.items() if name != term},
+        }
+
+    short = {f"{place}.steps": STEPS}
+    return {"all terms": short, **{f"without {term}": {**short, **without(term)} for term in losses}}
+
+
+def rows_of(variant: str, scores: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
+    """Return a row of the table for each set, and print it."""
+    rows = []
+    for name, means in scores.items():
+        numbers = {metric: f"{mean:.3f}" for metric, mean in means.items()}
+        print(f"{variant:28} {name:28} " + "  ".join(f"{metric} {value:>6}" for metric, value in numbers.items()))
+        rows.append({"variant": variant, "set": name, **numbers, "convention": CONVENTION})
+    return rows
+
+
+def read(name: str, folder: Path = harness.RESULTS) -> list[dict[str, str]]:
+    """Return the newest row of each variant and set."""
+    file = folder / f"{name}.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="") as stream:
+        return list({(row["variant"], row["set"]): row for row in csv.DictReader(stream)}.values())
+
+
+def append(name: str, rows: list[dict[str, str]]) -> None:
+    machine = harness.machine(torch.device("cpu"), PACKAGES)
+    harness.append_rows(harness.RESULTS / f"{name}.csv", [{**row, **machine} for row in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("split")
+    command.add_argument("data", type=Path)
+    command.add_argument("folder", type=Path)
+    for name in ("compare", "ablate"):
+        commands.add_parser(name).add_argument("folder", type=Path)
+    commands.choices["ablate"].add_argument("--only", nargs="*", help="variants to train, by the ends of their names")
+    arguments = parser.parse_args()
+    if arguments.command == "split":
+        split(arguments.data, arguments.folder)
+        return
+    judged = open_dataset(arguments.folder, "val")
+    if arguments.command == "compare":
+        append("quality", [row for name, fuse in methods().items() for row in rows_of(name, judge(fuse, judged))])
+        return
+    pairs = open_dataset(arguments.folder, "train", cache=True)
+    for name, changes in ablations(load_recipe("fusionblocks").plain()).items():
+        if arguments.only and not name.endswith(tuple(arguments.only)):
+            continue
+        with tempfile.TemporaryDirectory() as output:
+            model = train(load_recipe("fusionblocks", changes), pairs, output=output, device="cpu", progress=False)
+        append("ablation", rows_of(name, judge(luma_of(model), judged)))
+
+
+if __name__ == "__main__":
+    main()

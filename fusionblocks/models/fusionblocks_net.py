@@ -1,0 +1,123 @@
+"""The library's own small network: blocks decide how to mix, the sources supply every pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fusionblocks.blocks import CAI, GradientResidualDense, TransformerBlock
+from fusionblocks.image import gaussian_blur, luma
+from fusionblocks.image.checks import check_pair
+from fusionblocks.models.base import FusionModel, FusionOutput
+
+
+@dataclass(frozen=True)
+class FusionBlocksConfig:
+    """Widths of :class:`FusionBlocksNet`.
+
+    Args:
+        channels: Width ``C`` of the features of each modality, a multiple of ``num_heads``.
+        num_heads: Heads of the channel attention.
+        scale: How many times smaller the features are than the picture.
+        detail_sigma: Standard deviation in pixels of the blur that tells a source's fine detail from the rest.
+    """
+
+    channels: int = 24
+    num_heads: int = 4
+    scale: int = 2
+    detail_sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.scale, int) or self.scale < 1:
+            raise ValueError(f"scale must be a positive integer, got {self.scale!r}")
+        if not self.detail_sigma > 0:
+            raise ValueError(f"detail_sigma must be a positive number of pixels, got {self.detail_sigma!r}")
+
+
+class FusionBlocksNet(FusionModel):
+    """The network that the library trained itself: small, and its result is made of the sources' own pixels.
+
+    Features at half the size see what is where; from them the head reads, for every place, how much of each of five
+    pictures to add to the brighter source: both sources, the brighter one, and the fine detail of both. These weights
+    are smooth, so the network can lift contrast and choose a source, but cannot invent texture.
+
+    ``create_model("fusionblocks")`` comes with trained weights; this class by itself starts from fresh ones, with which
+    it returns the brighter source.
+
+    Args:
+        config: Its widths.
+        **options: Fields of :class:`FusionBlocksConfig` to replace.
+
+    Raises:
+        TypeError: If an option is unknown.
+        ValueError: If a width does not fit.
+
+    Reference:
+        The blocks are those of "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025; the
+        network is this library's.
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks import FusionBlocksNet
+        >>> output = FusionBlocksNet(channels=8)(torch.rand(1, 1, 33, 50), torch.rand(1, 3, 33, 50))
+        >>> output.fused.shape
+        torch.Size([1, 1, 33, 50])
+    """
+
+    name: ClassVar[str] = "fusionblocks"
+    config_class: ClassVar[type] = FusionBlocksConfig
+    config: FusionBlocksConfig
+    packaged_digest: ClassVar[str] = ""
+    paper: ClassVar[str] = "of this library, 2026; blocks of SMFNet 2025"
+    license_note: ClassVar[str] = "MIT; trained on RoadScene, MSRS, M3FD and LLVIP, research data of their publishers"
+
+    def __init__(self, config: FusionBlocksConfig | None = None, **options: Any) -> None:
+        super().__init__(config, **options)
+        channels, scale = self.config.channels, self.config.scale
+        self.stem = nn.Conv2d(scale * scale, channels, 3, padding=1)
+        self.edges = GradientResidualDense(channels)
+        self.exchange = CAI(2 * channels, num_heads=self.config.num_heads)
+        self.merge = nn.Conv2d(2 * channels, channels, 1)
+        self.context = TransformerBlock(channels, num_heads=self.config.num_heads)
+        self.head = nn.Conv2d(channels, 6, 3, padding=1)
+        # an untrained network adds nothing to the brighter source
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, infrared: Tensor, visible: Tensor) -> FusionOutput:
+        """Fuse a pair.
+
+        Args:
+            infrared: ``(B, 1, H, W)`` in [0, 1].
+            visible: ``(B, 3, H, W)`` RGB or ``(B, 1, H, W)`` luma in [0, 1].
+
+        Returns:
+            The fused luma ``(B, 1, H, W)``.
+        """
+        check_pair(infrared, visible, visible_channels=(1, 3))
+        visible = luma(visible) if visible.shape[1] == 3 else visible
+        # one encoder for both modalities, which then see each other
+        both = self.edges(self.stem(self._shrink(infrared, visible)))
+        both = self.exchange(torch.cat(both.chunk(2), dim=1))
+        features = self.context(self.merge(both))
+        return FusionOutput(fused=self._blend(self.head(features), infrared, visible))
+
+    def _shrink(self, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return both, one after the other, with each square of pixels as channels ``(2B, s^2, H/s, W/s)``."""
+        scale = self.config.scale
+        height, width = infrared.shape[-2:]
+        both = F.pad(torch.cat([infrared, visible]), (0, -width % scale, 0, -height % scale), mode="replicate")
+        return F.pixel_unshuffle(both, scale)
+
+    def _blend(self, weights: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Return the brighter source plus a weighted sum of pictures, the weights ``(B, 6, H/s, W/s)``."""
+        height, width = infrared.shape[-2:]
+        weights = F.interpolate(weights, scale_factor=self.config.scale, mode="bilinear")[..., :height, :width]
+        brighter = torch.maximum(infrared, visible)
+        details = (picture - gaussian_blur(picture, self.config.detail_sigma) for picture in (infrared, visible))
+        pictures = torch.cat([infrared, visible, brighter, *details, torch.ones_like(brighter)], dim=1)
+        return brighter + (weights * pictures).sum(dim=1, keepdim=True)

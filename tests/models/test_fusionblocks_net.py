@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import fusionblocks as fb
+from fusionblocks.image import luma
+from fusionblocks.models import _packaged
+from tests.helpers.model_tester import ModelTester
+
+
+@pytest.fixture(scope="module")
+def trained() -> fb.FusionModel:
+    return fb.create_model("fusionblocks")
+
+
+@pytest.fixture(scope="module")
+def scene() -> dict[str, torch.Tensor]:
+    scene = fb.data.synthetic_scene(4, height=240, width=320)
+    return {"infrared": scene.infrared[None], "visible": scene.visible[None]}
+
+
+def psnr(x: torch.Tensor, y: torch.Tensor) -> float:
+    return -10 * math.log10((x.float() - y.float()).square().mean())
+
+
+class TestFusionBlocksNet(ModelTester):
+    name = "fusionblocks"
+    small = {"channels": 8}
+    sizes = [(1, 37, 50), (1, 1, 1), (3, 2, 9), (2, 32, 32)]
+
+    def test_an_untrained_one_returns_the_brighter_source(self) -> None:
+        inputs = self.inputs(1, 37, 50)
+        fused = self.run(self.make(), **inputs).fused
+        torch.testing.assert_close(fused, torch.maximum(inputs["infrared"], luma(inputs["visible"])))
+
+    def test_takes_rgb_or_its_luma(self, trained: fb.FusionModel) -> None:
+        inputs = self.inputs(2, 33, 40)
+        colour = self.run(trained, **inputs).fused
+        gray = self.run(trained, **{**inputs, "visible": luma(inputs["visible"])}).fused
+        torch.testing.assert_close(colour, gray, rtol=0, atol=0)
+
+    def test_other_widths_and_scales(self) -> None:
+        for options in ({"channels": 12, "num_heads": 2}, {"channels": 8, "scale": 1}, {"channels": 8, "scale": 4}):
+            model, inputs = fb.create_model(self.name, **options), self.inputs(1, 37, 51)
+            torch.nn.init.normal_(model.head.weight)
+            assert self.run(model, **inputs).fused.shape == (1, 1, 37, 51)
+
+    def test_impossible_settings_are_refused_by_name(self) -> None:
+        for wrong in ({"channels": 10}, {"scale": 0}, {"scale": 1.5}, {"detail_sigma": 0.0}):
+            with pytest.raises(ValueError, match=next(iter(wrong))):
+                fb.create_model(self.name, **wrong)
+
+
+def test_it_is_small(trained: fb.FusionModel) -> None:
+    assert sum(parameter.numel() for parameter in trained.parameters()) < 100_000
+    assert (_packaged.WEIGHTS / "fusionblocks.safetensors").stat().st_size < 2**20
+
+
+def test_the_weights_are_the_ones_released(trained: fb.FusionModel) -> None:
+    digest = hashlib.sha256((_packaged.WEIGHTS / "fusionblocks.safetensors").read_bytes()).hexdigest()
+    assert trained.packaged_digest == digest
+    assert not trained.training
+
+
+def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (_packaged.WEIGHTS / "fusionblocks.safetensors").read_bytes()
+    monkeypatch.setattr(_packaged, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"fusionblocks\.safetensors"):
+        fb.create_model("fusionblocks")
+    (tmp_path / "fusionblocks.safetensors").write_bytes(whole[:-4] + b"\0\0\0\1")
+    with pytest.raises(ValueError, match=r"not the file that was released.*SHA-256"):
+        fb.create_model("fusionblocks")
+
+
+def test_fresh_weights_on_request_and_for_other_widths(trained: fb.FusionModel) -> None:
+    assert not fb.create_model("fusionblocks", pretrained=False).head.weight.any()
+    assert not fb.create_model("fusionblocks", channels=8).head.weight.any()
+    assert trained.head.weight.any()
+    with pytest.raises(ValueError, match=r"FusionBlocksConfig\(channels=24.*got.*channels=8"):
+        fb.create_model("fusionblocks", channels=8, pretrained=True)
+    with pytest.raises(ValueError, match="load_official"):
+        fb.create_model("psfusion", pretrained=True)
+
+
+def test_it_is_what_fuses_by_default(trained: fb.FusionModel, scene: dict[str, torch.Tensor]) -> None:
+    with warnings.catch_warnings(action="error"):
+        by_default, by_name = fb.fuse(**scene), fb.fuse(**scene, model="fusionblocks")
+    assert torch.equal(by_default, by_name)
+    assert torch.equal(by_default, fb.fuse(**scene, model=trained))
+    assert not torch.equal(by_default, fb.fuse(**scene, model="laplacian"))
+
+
+def test_it_computes_the_same_again(trained: fb.FusionModel, scene: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        first, again = trained(**scene).fused, fb.create_model("fusionblocks")(**scene).fused
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close(trained: fb.FusionModel, scene: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    with torch.no_grad():
+        expected = trained(**scene).fused.clamp(0, 1)
+        narrow = fb.create_model("fusionblocks").to(dtype)(**{k: v.to(dtype) for k, v in scene.items()}).fused
+    assert narrow.dtype == dtype
+    assert psnr(narrow.clamp(0, 1), expected) >= 45
+
+
+def test_bfloat16_made_fast_is_close(trained: fb.FusionModel, scene: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        expected = trained(**scene).fused
+        assert psnr(fb.optimize(trained, torch.bfloat16)(**scene).fused, expected) >= 45
+        torch.testing.assert_close(fb.optimize(trained)(**scene).fused, expected, rtol=0, atol=1e-4)
+
+
+def test_it_keeps_what_stands_out_in_either(scene: dict[str, torch.Tensor]) -> None:
+    """A warm thing in the dark and a bright thing without warmth are both brighter than their surroundings."""
+    infrared, visible = torch.full((1, 1, 96, 128), 0.2), torch.full((1, 3, 96, 128), 0.25)
+    infrared[..., 30:50, 30:50] = 0.9
+    visible[..., 50:70, 80:100] = 0.9
+    fused = luma(fb.fuse(infrared, visible))
+    around = fused[..., 5:20, :].mean()
+    assert fused[..., 34:46, 34:46].mean() > around + 0.3
+    assert fused[..., 54:66, 84:96].mean() > around + 0.3
