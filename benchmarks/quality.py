@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality split DATA SPLIT       # the pairs to learn from and those to judge by, as links
     python -m benchmarks.quality compare SPLIT          # beside average, maximum and the classical pyramid
-    python -m benchmarks.quality ablate SPLIT           # short trainings without a term each, an hour or two
+    python -m benchmarks.quality ablate SPLIT           # short trainings without a term each, about half an hour
 
 ``DATA`` holds the folders ``roadscene``, ``msrs``, ``m3fd`` and ``llvip``, each with pairs in ``ir`` and ``vi``. Every
 seventh pair of RoadScene by name, beginning with the fourth, and the fourth of the five of each other set are to
@@ -34,7 +34,7 @@ CONVENTION = "cddfuse"
 PACKAGES = ("torch",)
 #: How many pairs there are to one that is judged by, and which of them that is.
 SETS = {"roadscene": (7, 3), "msrs": (5, 3), "m3fd": (5, 3), "llvip": (5, 3)}
-STEPS = 500
+STEPS = 300
 
 Fuse = Callable[[Tensor, Tensor], Tensor]
 

@@ -2,21 +2,25 @@
 
     python -m benchmarks.training            # narrow networks, so that the loop and not the network is measured
     python -m benchmarks.training --steps 20 --size 480 640
+    python -m benchmarks.training --memory   # what a step of each recipe needs at full width: minutes, up to 16 GB
 
 Both sides train the same network on the same files with the same losses at the same batch, in one process with one
 thread. The published side does what the papers' scripts do: its network is in the published formulation, it decodes
 every file of an item each time, augments whole pictures before it crops, maps labels pixel by pixel in Python
 (SGAFusion), and asks for the value of each term in each step. Ours includes decoding, checkpoints and log. With
-``--clock cpu`` processor time counts, which a busy machine disturbs less.
+``--clock cpu`` processor time counts, which a busy machine disturbs less. Rows go to
+``benchmarks/results/training.csv`` and ``training_memory.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,11 +29,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import harness
 from benchmarks.published_networks import publish
 from fusionblocks import create_model
 from fusionblocks.data import CLASS_NAMES, boundary_mask, open_dataset, synthetic_scene
 from fusionblocks.image import tensor_to_array, write_image
-from fusionblocks.training import load_recipe, read_log, train
+from fusionblocks.training import list_recipes, load_recipe, read_log, train
 from fusionblocks.training.learning import build_optimizer
 from fusionblocks.training.objectives import build_objective, objective_class
 
@@ -44,6 +49,8 @@ NARROW: dict[str, dict[str, Any]] = {
     },
     "sgafusion": {"channels": 4, "semantic_channels": 8},
 }
+PACKAGES = ("torch", "accelerate")
+ROUNDS = 3
 PATCH = 64
 BATCH = 4
 
@@ -211,24 +218,101 @@ def endless(loader: DataLoader[Any]) -> Iterator[Any]:
         yield from loader
 
 
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def scenes(number: int) -> list[dict[str, Any]]:
+    """Return scenes of 480x640 with all that any recipe asks of a pair."""
+    items = []
+    for seed in range(number):
+        scene = synthetic_scene(seed)
+        labels = scene.mask.clamp(max=CLASSES - 1)
+        person = (scene.mask == CLASS_NAMES.index("person"))[None].float()
+        items.append(
+            {
+                "infrared": scene.infrared,
+                "visible": scene.visible,
+                "labels": labels,
+                "binary": (labels > 0)[None].float(),
+                "boundary": boundary_mask(labels)[None].float(),
+                "salient": person,
+                "semantic": torch.ones(512),
+                "infrared_mask": person,
+                "visible_mask": labels[None].float() / (CLASSES - 1),
+            }
+        )
+    return items
+
+
+def full_step(name: str, phase: str) -> tuple[int, float]:
+    """Take one step of a phase at full width; return the process' peak of memory and the seconds of the step."""
+    recipe = load_recipe(name, {f"phases.{phase}.epochs": None, f"phases.{phase}.steps": 1})
+    alone = next(item for item in recipe.plain()["phases"] if item["name"] == phase)
+    recipe = load_recipe({**recipe.plain(), "phases": [alone]})
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs: Any = scenes(alone["batch"] * alone["accumulate"])
+        train(recipe, pairs, output=folder, device="cpu", progress=False)
+        (line,) = (line for line in read_log(folder) if "loss" in line)
+    return harness.resident("VmHWM"), line["seconds"]
+
+
+def full_width() -> Iterator[dict[str, str]]:
+    """Yield a row for each phase of each recipe, measured in a process of its own."""
+    for name in list_recipes():
+        for phase in load_recipe(name).phases:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                peak, seconds = pool.apply(full_step, (name, phase.name))
+            yield {
+                "recipe": name,
+                "phase": phase.name,
+                "batches": f"{phase.accumulate} of {phase.batch}",
+                "patch": str(phase.patch or "480x640"),
+                "peak_gib": f"{peak / 2**30:.2f}",
+                "seconds": f"{seconds:.1f}",
+            }
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def throughput(steps: int, pairs: int, size: tuple[int, int], clock: str) -> Iterator[dict[str, str]]:
+    """Yield a row for each recipe: the published loop and ours, in turn."""
+    clocks: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "scenes"
+        write_scenes(root, pairs, *size)
+        for name in PUBLISHED:
+            rounds = [
+                (rate(name, root, steps, clocks[clock])) for _ in range(ROUNDS) for rate in (published_rate, our_rate)
+            ]
+            theirs, ours = rounds[::2], rounds[1::2]
+            yield {
+                "recipe": name,
+                "picture": "x".join(map(str, size)),
+                "clock": clock,
+                "published_pairs_per_s": f"{median(rate for rate, _ in theirs):.2f}",
+                "published_waiting": f"{median(wait for _, wait in theirs):.3f}",
+                "pairs_per_s": f"{median(rate for rate, _ in ours):.2f}",
+                "waiting": f"{median(wait for _, wait in ours):.3f}",
+                "times_faster": f"{harness.median_ratio((a[0], b[0]) for a, b in zip(ours, theirs)):.2f}",
+            }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memory", action="store_true", help="measure a step of each recipe at full width instead")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320))
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    arguments = parser.parse_args()
-    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
-    torch.set_num_threads(1)
-    print("| recipe | published, pairs/s | waiting | ours, pairs/s | waiting | times faster |")
-    print("| --- | --: | --: | --: | --: | --: |")
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "scenes"
-        write_scenes(root, arguments.pairs, *arguments.size)
-        for name in PUBLISHED:
-            theirs, their_wait = published_rate(name, root, arguments.steps, clock)
-            ours, our_wait = our_rate(name, root, arguments.steps, clock)
-            print(f"| {name} | {theirs:.2f} | {their_wait:.0%} | {ours:.2f} | {our_wait:.1%} | {ours / theirs:.2f} |")
+    options = parser.parse_args()
+    measured = full_width() if options.memory else throughput(options.steps, options.pairs, options.size, options.clock)
+    file = harness.RESULTS / ("training_memory.csv" if options.memory else "training.csv")
+    for row in measured:
+        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+        harness.append_rows(file, [{**row, **harness.machine(torch.device("cpu"), PACKAGES)}])
 
 
 if __name__ == "__main__":

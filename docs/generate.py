@@ -398,8 +398,58 @@ def write_degradations(file: Path) -> None:
     sheet.save(file, quality=72, optimize=True)  # noise makes large files
 
 
+def difficult() -> dict[str, tuple[Tensor, Tensor]]:
+    """Return pairs that are hard to fuse, by what is hard about them."""
+    night = fb.data.synthetic_scene(10, height=228, width=304)
+    dusk = fb.data.synthetic_scene(14, height=228, width=304, time="dusk")
+    smoke = fb.data.synthetic_scene(12, height=228, width=304, haze=0.9)
+    # every person as warm as what surrounds them
+    person = (night.mask == fb.data.CLASS_NAMES.index("person"))[None]
+    as_warm = night.infrared.where(~person, night.infrared[~person].median())
+    flat = fb.data.degrade(dusk.visible, "low_contrast", strength=0.9)
+    glare = fb.data.degrade(dusk.visible, "over_exposure", strength=0.8)
+    return {
+        "night": (night.infrared, night.visible),
+        "dusk": (dusk.infrared, dusk.visible),
+        "haze": (smoke.infrared, smoke.visible),
+        "glare": (dusk.infrared, glare),
+        "flat light": (dusk.infrared, flat),
+        "no one is warm": (as_warm, night.visible),
+    }
+
+
+def write_difficult(file: Path) -> None:
+    """Write a contact sheet: a row a difficulty; infrared, visible, maximum, classical pyramid and our network."""
+    from PIL import Image, ImageDraw
+
+    height, width, margin = 228, 304, 20
+    pairs = difficult()
+    titles = ("infrared", "visible", "maximum", "laplacian", "fusionblocks")
+    sheet = Image.new("RGB", (margin + width * len(titles), margin + height * len(pairs)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((margin + (column + 0.5) * width, margin / 2), title, fill="black", anchor="mm")
+    for row, (name, (infrared, visible)) in enumerate(pairs.items()):
+        brighter = torch.maximum(infrared, fb.image.luma(visible))
+        cells = [
+            infrared.expand(3, -1, -1),
+            visible,
+            fb.image.with_luma(brighter[None], visible[None])[0],
+            fb.fuse(infrared, visible, model="laplacian"),
+            fb.fuse(infrared, visible),
+        ]
+        for column, cell in enumerate(cells):
+            picture = Image.fromarray(fb.image.tensor_to_array(cell)).resize((width - 2, height - 2))
+            sheet.paste(picture, (margin + column * width, margin + row * height))
+        label = Image.new("RGB", (height, margin), "white")
+        ImageDraw.Draw(label).text((height / 2, margin / 2), name, fill="black", anchor="mm")
+        sheet.paste(label.rotate(90, expand=True), (0, margin + row * height))
+    sheet.save(file, quality=80, optimize=True)
+
+
 if __name__ == "__main__":  # the pictures that are tracked
     images = Path(__file__).parent / "images"
     row = torch.cat(list(sample().values()), dim=2)
     fb.image.write_image(images / "demo.jpg", fb.image.tensor_to_array(row))
     write_degradations(images / "degradations.jpg")
+    write_difficult(images / "difficult.jpg")

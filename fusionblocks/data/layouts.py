@@ -71,7 +71,7 @@ LAYOUTS = {
         Layout(
             "msrs",
             folders=(("{split}/ir", "{split}/vi"),),
-            splits=("train", "test"),
+            splits=("train", "val", "test"),  # released without "val"; splits of one's own may look alike and have it
             labels=("{split}/Segmentation_labels", "{split}/label"),
             # PSFusion's edition of the dataset
             masks={"binary": ("{split}/bi",), "boundary": ("{split}/bd",), "salient": ("{split}/mask",)},

@@ -143,10 +143,10 @@ def source_ssim_loss(
 
 
 @full_precision
-def scd_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-    r"""Return how much the sum of the correlations of differences falls short of its best value.
+def scd_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, least: float = 2.0) -> Tensor:
+    r"""Return how much the sum of the correlations of differences falls short of its best value, or of a bound.
 
-    .. math:: 2 - \operatorname{mean}_b \bigl[r(I, F - V) + r(V, F - I)\bigr]
+    .. math:: \operatorname{mean}_b \max\bigl(0,\; m - r(I, F - V) - r(V, F - I)\bigr)
 
     The measure itself is that of :func:`fusionblocks.metrics.sum_of_correlations_of_differences`, computed in float64.
     The correlation with a constant picture or difference is 0 and has no gradient. Colour pictures are compared by
@@ -156,13 +156,14 @@ def scd_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         fused: ``(B, 1, H, W)`` luma or ``(B, 3, H, W)`` RGB, about [0, 1].
         infrared: ``(B, 1, H, W)`` in [0, 1].
         visible: ``(B, 3, H, W)`` RGB or ``(B, 1, H, W)`` luma in [0, 1].
+        least: The bound :math:`m`; a picture that reaches it costs nothing. 2 is the best value there is.
 
     Returns:
         A scalar from 0 to 4.
 
     Raises:
         TypeError: A picture is no tensor, or not of a floating-point dtype.
-        ValueError: Channels, batch sizes or sizes do not fit.
+        ValueError: Channels, batch sizes or sizes do not fit, or the bound is out of (-2, 2].
 
     Reference:
         *A new image quality metric for image fusion: the sum of the correlations of differences* (2015).
@@ -174,8 +175,9 @@ def scd_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         >>> scd_loss(infrared + visible, infrared, visible).abs() < 1e-6
         tensor(True)
     """
+    check_number("least", least, -2, 2)
     f, a, b = _gray_levels(fused, infrared, visible)
-    return (2 - pearson(a, f - b) - pearson(b, f - a)).mean().to(fused.dtype)
+    return (least - pearson(a, f - b) - pearson(b, f - a)).clamp_min(0).mean().to(fused.dtype)
 
 
 @full_precision
@@ -304,6 +306,9 @@ class SourceSSIMLoss(nn.Module):
 class SCDLoss(nn.Module):
     """Module of :func:`scd_loss`.
 
+    Args:
+        least: The bound; 2 is the best value there is.
+
     Example:
         >>> import torch
         >>> from fusionblocks.losses import SCDLoss
@@ -312,12 +317,13 @@ class SCDLoss(nn.Module):
         tensor(True)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, least: float = 2.0) -> None:
         super().__init__()
+        self.least = least
 
     def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         """Return the loss, see :func:`scd_loss`."""
-        return scd_loss(fused, infrared, visible)
+        return scd_loss(fused, infrared, visible, least=self.least)
 
 
 class VIFLoss(nn.Module):

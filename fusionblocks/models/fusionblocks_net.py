@@ -23,17 +23,22 @@ class FusionBlocksConfig:
         channels: Width ``C`` of the features of each modality, a multiple of ``num_heads``.
         num_heads: Heads of the channel attention.
         scale: How many times smaller the features are than the picture.
+        margin: Rows and columns of features that are repeated around the picture, so that its edge looks like its
+            middle to the convolutions.
         detail_sigma: Standard deviation in pixels of the blur that tells a source's fine detail from the rest.
     """
 
     channels: int = 24
     num_heads: int = 4
     scale: int = 2
+    margin: int = 8
     detail_sigma: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.scale, int) or self.scale < 1:
             raise ValueError(f"scale must be a positive integer, got {self.scale!r}")
+        if not isinstance(self.margin, int) or self.margin < 0:
+            raise ValueError(f"margin must be an integer of at least 0, got {self.margin!r}")
         if not self.detail_sigma > 0:
             raise ValueError(f"detail_sigma must be a positive number of pixels, got {self.detail_sigma!r}")
 
@@ -71,7 +76,7 @@ class FusionBlocksNet(FusionModel):
     name: ClassVar[str] = "fusionblocks"
     config_class: ClassVar[type] = FusionBlocksConfig
     config: FusionBlocksConfig
-    packaged_digest: ClassVar[str] = ""
+    packaged_digest: ClassVar[str] = "737ed185edb8f59f39bd1d10dccd73117819bbba0e366b2baffc3ab22581bcd7"
     paper: ClassVar[str] = "of this library, 2026; blocks of SMFNet 2025"
     license_note: ClassVar[str] = "MIT; trained on RoadScene, MSRS, M3FD and LLVIP, research data of their publishers"
 
@@ -107,16 +112,18 @@ class FusionBlocksNet(FusionModel):
         return FusionOutput(fused=self._blend(self.head(features), infrared, visible))
 
     def _shrink(self, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return both, one after the other, with each square of pixels as channels ``(2B, s^2, H/s, W/s)``."""
-        scale = self.config.scale
+        """Return both, one after the other, with a margin and each square of pixels as channels."""
+        scale, border = self.config.scale, self.config.scale * self.config.margin
         height, width = infrared.shape[-2:]
-        both = F.pad(torch.cat([infrared, visible]), (0, -width % scale, 0, -height % scale), mode="replicate")
-        return F.pixel_unshuffle(both, scale)
+        padding = (border, border - width % -scale, border, border - height % -scale)
+        return F.pixel_unshuffle(F.pad(torch.cat([infrared, visible]), padding, mode="replicate"), scale)
 
     def _blend(self, weights: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the brighter source plus a weighted sum of pictures, the weights ``(B, 6, H/s, W/s)``."""
+        """Return the brighter source plus a weighted sum of pictures; the weights are small and have a margin."""
+        border = self.config.scale * self.config.margin
         height, width = infrared.shape[-2:]
-        weights = F.interpolate(weights, scale_factor=self.config.scale, mode="bilinear")[..., :height, :width]
+        weights = F.interpolate(weights, scale_factor=self.config.scale, mode="bilinear")
+        weights = weights[..., border : border + height, border : border + width]
         brighter = torch.maximum(infrared, visible)
         details = (picture - gaussian_blur(picture, self.config.detail_sigma) for picture in (infrared, visible))
         pictures = torch.cat([infrared, visible, brighter, *details, torch.ones_like(brighter)], dim=1)

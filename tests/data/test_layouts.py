@@ -199,6 +199,11 @@ def test_plain_folders_with_splits_and_labels(tmp_path: Path) -> None:
         open_dataset(tmp_path / "other", masks=("binary",))
 
 
+def test_splits_of_ones_own_that_look_like_a_datasets(tmp_path: Path) -> None:
+    draw(tmp_path, *(f"{split}/{kind}/{split}.png" for split in ("train", "val") for kind in ("ir", "vi")))
+    assert [open_dataset(tmp_path, split).names for split in ("train", "val")] == [["train"], ["val"]]
+
+
 def test_datasets_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     msrs(tmp_path / "MSRS")
     monkeypatch.delenv("FUSIONBLOCKS_DATA", raising=False)

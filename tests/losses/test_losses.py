@@ -242,6 +242,16 @@ def test_brightness_counts_windows_that_are_too_dark() -> None:
     assert brightness_loss(fused, infrared, visible, window_size=64).item() == pytest.approx(0.1, rel=1e-5)
 
 
+def test_enough_correlation_costs_nothing(given: dict[str, Tensor]) -> None:
+    infrared, visible = given["infrared"], gray(given["visible"])
+    fused = (infrared + visible) / 2
+    full = scd_loss(fused, infrared, visible)
+    torch.testing.assert_close(scd_loss(fused, infrared, visible, least=1.99), full - 0.01)
+    assert scd_loss(fused, infrared, visible, least=float(2 - full) - 0.2) == 0
+    with pytest.raises(ValueError, match="least"):
+        scd_loss(fused, infrared, visible, least=2.5)
+
+
 def test_range_counts_what_a_picture_would_clip() -> None:
     fused = torch.tensor([-0.5, 0.0, 0.7, 1.0, 2.0]).view(1, 1, 1, 5)
     assert range_loss(fused).item() == pytest.approx((0.25 + 1) / 5)

@@ -206,7 +206,7 @@ CHANGED = {
     "data_range": 0.01,
     "gain": 2.0,
     "signed": True,
-    "least": 2.0,
+    "least": 1.5,
     "bins": 12,
     "stride": 2,
 }

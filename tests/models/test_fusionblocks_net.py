@@ -52,7 +52,7 @@ class TestFusionBlocksNet(ModelTester):
             assert self.run(model, **inputs).fused.shape == (1, 1, 37, 51)
 
     def test_impossible_settings_are_refused_by_name(self) -> None:
-        for wrong in ({"channels": 10}, {"scale": 0}, {"scale": 1.5}, {"detail_sigma": 0.0}):
+        for wrong in ({"channels": 10}, {"scale": 0}, {"scale": 1.5}, {"margin": -1}, {"detail_sigma": 0.0}):
             with pytest.raises(ValueError, match=next(iter(wrong))):
                 fb.create_model(self.name, **wrong)
 
@@ -116,6 +116,14 @@ def test_bfloat16_made_fast_is_close(trained: fb.FusionModel, scene: dict[str, t
         expected = trained(**scene).fused
         assert psnr(fb.optimize(trained, torch.bfloat16)(**scene).fused, expected) >= 45
         torch.testing.assert_close(fb.optimize(trained)(**scene).fused, expected, rtol=0, atol=1e-4)
+
+
+def test_there_is_no_frame(trained: fb.FusionModel) -> None:
+    """What is alike everywhere stays alike up to the edge."""
+    infrared, visible = torch.full((1, 1, 90, 121), 0.3), torch.full((1, 1, 90, 121), 0.6)
+    with torch.no_grad():
+        fused = trained(infrared, visible).fused
+    assert (fused - fused[..., 45:46, 60:61]).abs().max() < 2 / 255
 
 
 def test_it_keeps_what_stands_out_in_either(scene: dict[str, torch.Tensor]) -> None:
