@@ -2,11 +2,13 @@
 
     python -m benchmarks.quality split DATA SPLIT       # the pairs to learn from and those to judge by, as links
     python -m benchmarks.quality compare SPLIT          # beside average, maximum and the classical pyramid
-    python -m benchmarks.quality ablate SPLIT           # short trainings without a term each, about half an hour
+    python -m benchmarks.quality ablate SPLIT           # short trainings without a term each, about twenty minutes
+    python -m benchmarks.quality speed                  # seconds a picture on two CPU threads, and what bfloat16 costs
 
 ``DATA`` holds the folders ``roadscene``, ``msrs``, ``m3fd`` and ``llvip``, each with pairs in ``ir`` and ``vi``. Every
 seventh pair of RoadScene by name, beginning with the fourth, and the fourth of the five of each other set are to
-judge by; the others are to learn from. Rows go to ``benchmarks/results/quality.csv`` and ``ablation.csv``.
+judge by; the others are to learn from. Rows go to ``quality.csv``,
+``ablation.csv`` and ``quality_speed.csv`` in ``benchmarks/results``.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ CONVENTION = "cddfuse"
 PACKAGES = ("torch",)
 #: How many pairs there are to one that is judged by, and which of them that is.
 SETS = {"roadscene": (7, 3), "msrs": (5, 3), "m3fd": (5, 3), "llvip": (5, 3)}
-STEPS = 300
+STEPS = 200
 
 Fuse = Callable[[Tensor, Tensor], Tensor]
 
@@ -109,6 +111,38 @@ def rows_of(variant: str, scores: Mapping[str, Mapping[str, float]]) -> list[dic
     return rows
 
 
+@torch.inference_mode()
+def speeds() -> list[dict[str, str]]:
+    """Return a row for each way to run the network on one scene of 480x640, timed in turn."""
+    torch.set_num_threads(2)
+    scene = fb.data.synthetic_scene(10)
+    pair = scene.infrared[None], scene.visible[None]
+    model = fb.create_model("fusionblocks")
+    variants = {
+        "as it is": model,
+        "optimized": fb.optimize(model),
+        "optimized, bfloat16": fb.optimize(model, torch.bfloat16),
+    }
+    calls = [lambda network=network: network(*pair) for network in variants.values()]
+    harness.paired_seconds(calls, torch.device("cpu"), 2)
+    rounds = harness.paired_seconds(calls, torch.device("cpu"), 15)
+    exact = model(*pair).fused
+    rows = []
+    for (name, network), times in zip(variants.items(), zip(*rounds)):
+        error = (network(*pair).fused - exact).square().mean()
+        seconds = harness.percentiles([time.wall for time in times])
+        rows.append(
+            {
+                "variant": name,
+                "set": "a scene of 480x640",
+                **{f"{key}_s": f"{value:.3f}" for key, value in seconds.items()},
+                "psnr_db": f"{-10 * error.log10():.1f}" if error > 0 else "",
+            }
+        )
+        print("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    return rows
+
+
 def read(name: str, folder: Path = harness.RESULTS) -> list[dict[str, str]]:
     """Return the newest row of each variant and set."""
     file = folder / f"{name}.csv"
@@ -131,10 +165,14 @@ def main() -> None:
     command.add_argument("folder", type=Path)
     for name in ("compare", "ablate"):
         commands.add_parser(name).add_argument("folder", type=Path)
+    commands.add_parser("speed")
     commands.choices["ablate"].add_argument("--only", nargs="*", help="variants to train, by the ends of their names")
     arguments = parser.parse_args()
     if arguments.command == "split":
         split(arguments.data, arguments.folder)
+        return
+    if arguments.command == "speed":
+        append("quality_speed", speeds())
         return
     judged = open_dataset(arguments.folder, "val")
     if arguments.command == "compare":

@@ -375,6 +375,11 @@ def write_quality(api: Path) -> None:
             ]
             tables.append(f"{chosen}\n\n{report.markdown([name, *quality.METRICS], lines)}")
         (api / f"{name}_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
+    rows = quality.read("quality_speed")
+    lines = [[row["variant"], f"{row['p50_s']} s ({row['p20_s']} to {row['p80_s']})", row["psnr_db"]] for row in rows]
+    text = report.markdown(["480x640", "median (20 % to 80 %)", "PSNR in dB"], lines)
+    measured = f"Measured on {rows[-1]['device']}, {rows[-1]['threads']} threads." if rows else ""
+    (api / "quality_speed_table.md").write_text(f"{text}\n{measured}\n")
 
 
 def write_degradations(file: Path) -> None:
