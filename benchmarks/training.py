@@ -51,6 +51,7 @@ NARROW: dict[str, dict[str, Any]] = {
 }
 PACKAGES = ("torch", "accelerate")
 ROUNDS = 3
+PRECISIONS = ("no", "bf16")  # as of ``train``; the published loops have float32 alone
 PATCH = 64
 BATCH = 4
 
@@ -199,14 +200,14 @@ def published_rate(name: str, root: Path, steps: int, clock: Clock) -> tuple[flo
     return steps * phase.batch / seconds, waited / seconds
 
 
-def our_rate(name: str, root: Path, steps: int, clock: Clock) -> tuple[float, float]:
+def our_rate(name: str, root: Path, steps: int, clock: Clock, precision: str) -> tuple[float, float]:
     """Return pairs per second of :func:`fusionblocks.training.train` and its share of waiting, decoding included."""
     recipe = recipe_of(name, steps)
     with tempfile.TemporaryDirectory() as folder:
         begun = clock()
         pairs: Any = open_dataset(root, cache=True, masks=None if name == "psfusion" else ())
         data = WithEmbedding(pairs) if name == "sgafusion" else pairs
-        train(recipe, data, output=Path(folder) / "run", device="cpu", progress=False)
+        train(recipe, data, output=Path(folder) / "run", device="cpu", precision=precision, progress=False)
         lines = read_log(Path(folder) / "run")
         seconds = clock() - begun
     waiting = sum(line["waited"] for line in lines) / sum(line["seconds"] for line in lines)
@@ -303,8 +304,8 @@ def throughput(steps: int, pairs: int, size: tuple[int, int], clock: str) -> Ite
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", action="store_true", help="measure a step of each recipe at full width instead")
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320))
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     options = parser.parse_args()

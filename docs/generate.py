@@ -363,7 +363,7 @@ def write_quality(api: Path) -> None:
     """Write what the library's own network scores, and its variants, as tables from the tracked files."""
     from benchmarks import quality, report
 
-    for name in ("quality", "ablation"):
+    for name, title in (("quality", "method"), ("ablation", "trained with")):
         rows = quality.read(name)
         sets = dict.fromkeys(row["set"] for row in rows)
         tables = []
@@ -373,7 +373,7 @@ def write_quality(api: Path) -> None:
                 for row in rows
                 if row["set"] == chosen
             ]
-            tables.append(f"{chosen}\n\n{report.markdown([name, *quality.METRICS], lines)}")
+            tables.append(f"{chosen}\n\n{report.markdown([title, *quality.METRICS], lines)}")
         (api / f"{name}_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
     rows = quality.read("quality_speed")
     lines = [[row["variant"], f"{row['p50_s']} s ({row['p20_s']} to {row['p80_s']})", row["psnr_db"]] for row in rows]
