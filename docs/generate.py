@@ -6,6 +6,7 @@ name without a page is impossible.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib
 import inspect
@@ -54,6 +55,7 @@ def write_all(docs: Path) -> None:
     write_pictures(api)
     write_comparison(api)
     write_performance(api)
+    write_guidance(api)
     write_quality(api)
 
 
@@ -357,6 +359,28 @@ def write_performance(api: Path) -> None:
                 plot.draw(rows).savefig(api / name, dpi=150)
                 text += f"\n![Times faster than the published formulation, each case](/api/{name})\n"
             (api / f"{suite}_{place}.md").write_text(text)
+
+
+def write_guidance(api: Path) -> None:
+    """Write what guides and the networks that they guide cost, as a table from the tracked file."""
+    from benchmarks import harness, report
+
+    file = harness.RESULTS / "guidance.csv"
+    rows = list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
+    lines = [
+        [
+            f"`{row['name']}`",
+            row["settings"],
+            f"{row['height']}x{row['width']}",
+            f"{report.digits(row['p50_s'])} s",
+            f"{row['peak_mib']} MiB",
+            f"{row['weights_mib']} MiB",
+        ]
+        for row in {(row["name"], row["settings"], row["height"], row["width"]): row for row in rows}.values()
+    ]
+    table = report.markdown(["", "settings", "picture", "median", "peak beside the weights", "weights"], lines)
+    measured = f"Measured on {rows[-1]['device']}, {rows[-1]['threads']} threads." if rows else ""
+    (api / "guidance_table.md").write_text(f"{table}\n{measured}\n")
 
 
 def write_quality(api: Path) -> None:
