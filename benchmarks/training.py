@@ -286,19 +286,25 @@ def throughput(steps: int, pairs: int, size: tuple[int, int], clock: str) -> Ite
         write_scenes(root, pairs, *size)
         for name in PUBLISHED:
             rounds = [
-                (rate(name, root, steps, clocks[clock])) for _ in range(ROUNDS) for rate in (published_rate, our_rate)
+                (
+                    published_rate(name, root, steps, clocks[clock]),
+                    *(our_rate(name, root, steps, clocks[clock], precision) for precision in PRECISIONS),
+                )
+                for _ in range(ROUNDS)
             ]
-            theirs, ours = rounds[::2], rounds[1::2]
-            yield {
-                "recipe": name,
-                "picture": "x".join(map(str, size)),
-                "clock": clock,
-                "published_pairs_per_s": f"{median(rate for rate, _ in theirs):.2f}",
-                "published_waiting": f"{median(wait for _, wait in theirs):.3f}",
-                "pairs_per_s": f"{median(rate for rate, _ in ours):.2f}",
-                "waiting": f"{median(wait for _, wait in ours):.3f}",
-                "times_faster": f"{harness.median_ratio((a[0], b[0]) for a, b in zip(ours, theirs)):.2f}",
-            }
+            theirs, *ours = zip(*rounds)
+            for precision, rates in zip(PRECISIONS, ours):
+                yield {
+                    "recipe": name,
+                    "picture": "x".join(map(str, size)),
+                    "precision": precision,
+                    "clock": clock,
+                    "published_pairs_per_s": f"{median(rate for rate, _ in theirs):.2f}",
+                    "published_waiting": f"{median(wait for _, wait in theirs):.3f}",
+                    "pairs_per_s": f"{median(rate for rate, _ in rates):.2f}",
+                    "waiting": f"{median(wait for _, wait in rates):.3f}",
+                    "times_faster": f"{harness.median_ratio((a[0], b[0]) for a, b in zip(rates, theirs)):.2f}",
+                }
 
 
 def main() -> None:

@@ -25,12 +25,14 @@ def open_accelerator(
     """
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("training needs accelerate: pip install 'fusionblocks[train]'") from error
     place = None if device is None else torch.device(device)
     if place is not None and place.type == "cuda":
         torch.cuda.set_device(place)  # accelerate takes the current one
+    AcceleratorState._reset_state()  # a run before this one, in this process, may have had another precision
     # a phase may leave parts of the network alone
     handlers = [
         DistributedDataParallelKwargs(find_unused_parameters=True),
