@@ -1,4 +1,4 @@
-"""What the library's own network is worth, and what each term of its loss is.
+"""What the library's own network is worth, and what each term of its loss is worth to it.
 
     python -m benchmarks.quality split DATA SPLIT       # the pairs to learn from and those to judge by, as links
     python -m benchmarks.quality compare SPLIT          # beside average, maximum and the classical pyramid

@@ -54,6 +54,7 @@ def write_all(docs: Path) -> None:
     (api / "presets_table.md").write_text(presets_table())
     write_pictures(api)
     write_comparison(api)
+    sys.path.insert(0, str(docs.parent))  # where the benchmarks are
     write_performance(api)
     write_guidance(api)
     write_quality(api)
@@ -347,7 +348,6 @@ def write_comparison(api: Path) -> None:
 
 def write_performance(api: Path) -> None:
     """Write the benchmarks' newest rows as tables, and plots of them, from the tracked files."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from benchmarks import plot, report
 
     for suite in report.SUITES:

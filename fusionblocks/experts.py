@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts
 from fusionblocks.image import luma
-from fusionblocks.inference import Picture, colour_picture, evaluating, in_kind, network_inputs
-from fusionblocks.models.base import FusionModel, closest
+from fusionblocks.inference import Picture, colour_picture, in_kind, network_inputs
+from fusionblocks.models.base import FusionModel, closest, evaluating
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +24,8 @@ from fusionblocks.image import (
     with_luma,
 )
 from fusionblocks.image.checks import check_pair
-from fusionblocks.models._packaged import has_packaged_weights
-from fusionblocks.models.base import FusionModel, closest
+from fusionblocks.models._packaged import has_random_weights
+from fusionblocks.models.base import FusionModel, closest, evaluating
 from fusionblocks.models.registry import DEFAULT_MODEL, create_model
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -122,7 +120,7 @@ def _network(model: FusionModel | str | None, visible: Picture) -> FusionModel:
         return _default_network(visible.device if isinstance(visible, Tensor) else torch.device("cpu"))
     if isinstance(model, str):
         network = create_model(model)
-        if next(network.parameters(), None) is not None and not has_packaged_weights(network):
+        if has_random_weights(network):
             warnings.warn(
                 f"{model!r} fuses with random weights when given by name: load its weights and pass the network",
                 stacklevel=3,
@@ -145,18 +143,6 @@ def _placement(network: FusionModel, visible: Picture) -> tuple[torch.device, to
     if weight is not None:
         return weight.device, weight.dtype
     return visible.device if isinstance(visible, Tensor) else torch.device("cpu"), torch.float32
-
-
-@contextmanager
-def evaluating(network: FusionModel) -> Iterator[None]:
-    """Put every part of a network into evaluation mode, and each back into its own mode afterwards."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _to_batch(name: str, picture: Picture, *, thermal: bool = False) -> Tensor:

@@ -196,14 +196,14 @@ def _fuse_all(
 def _open_network(model: str | None, checkpoint: Path | None, device: str) -> Any:
     """Return the network that ``--model`` and ``--checkpoint`` describe, on the device and made fast."""
     from fusionblocks.models import create_model, load_official, model_class
-    from fusionblocks.models._packaged import has_packaged_weights
+    from fusionblocks.models._packaged import has_random_weights
     from fusionblocks.models.registry import DEFAULT_MODEL
     from fusionblocks.optimization import optimize
 
     place = open_device(device)
     if checkpoint is None:
         network = create_model(model or DEFAULT_MODEL)
-        if next(network.parameters(), None) is not None and not has_packaged_weights(network):
+        if has_random_weights(network):
             err.print(
                 f"[yellow]warning:[/] {network.name} runs with random weights: pass --checkpoint", highlight=False
             )

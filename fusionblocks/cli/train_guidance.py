@@ -68,7 +68,8 @@ def train_guidance(
     from torch.utils.data import DataLoader
 
     from fusionblocks.guidance import CLIPDegradationClassifier
-    from fusionblocks.training.guidance import class_accuracy, open_accelerator, train_classifier
+    from fusionblocks.training._processes import open_accelerator
+    from fusionblocks.training.guidance import class_accuracy, train_classifier
 
     try:
         _check_numbers(steps=steps, epochs=epochs, batch_size=batch_size)

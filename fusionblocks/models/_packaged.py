@@ -16,6 +16,11 @@ def has_packaged_weights(model: FusionModel) -> bool:
     return bool(model.packaged_digest) and model.config == model.config_class()
 
 
+def has_random_weights(model: FusionModel) -> bool:
+    """Whether ``create_model`` by name alone leaves this network with freshly drawn weights."""
+    return next(model.parameters(), None) is not None and not has_packaged_weights(model)
+
+
 def load_packaged_weights(model: FusionModel) -> None:
     """Load the weights that come with the library, and put the network into evaluation mode.
 

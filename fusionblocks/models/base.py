@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -98,6 +99,19 @@ def build_config(config_class: type[Config], config: Config | None, options: Map
     # JSON has no tuples: a list stands for one
     frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     return dataclasses.replace(config, **frozen)  # type: ignore[type-var]
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put every part of some modules into evaluation mode, and each back into its own mode afterwards."""
+    training = [part for module in modules for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class FusionModel(

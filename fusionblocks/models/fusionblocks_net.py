@@ -115,7 +115,7 @@ class FusionBlocksNet(FusionModel):
         """Return both, one after the other, with a margin and each square of pixels as channels."""
         scale, border = self.config.scale, self.config.scale * self.config.margin
         height, width = infrared.shape[-2:]
-        padding = (border, border - width % -scale, border, border - height % -scale)
+        padding = (border, border + (-width) % scale, border, border + (-height) % scale)
         return F.pixel_unshuffle(F.pad(torch.cat([infrared, visible]), padding, mode="replicate"), scale)
 
     def _blend(self, weights: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:

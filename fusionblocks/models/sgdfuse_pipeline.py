@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image.checks import check_pair, check_picture, check_values
 from fusionblocks.models._tiles import Parts, check_parts, in_parts
+from fusionblocks.models.base import evaluating
 from fusionblocks.models.noise_conditioned_unet import NoiseConditionedUNet
 from fusionblocks.models.schedules import (
     PUBLISHED_STEPS,
@@ -299,7 +299,7 @@ class SGDFusePipeline(DiffusionPipeline):
         guide = self._guide[0] if self._guide else None
         masks = self._masks(infrared, *find_masks(guide, infrared, visible, infrared_mask, visible_mask))
 
-        with _evaluating(self.preliminary):
+        with evaluating(self.preliminary):
             preliminary = in_parts(lambda *pair: (self.preliminary(*pair),), (infrared, visible), parts)[0]
         noisy = diffuse_at(preliminary, level, generators)  # of the whole picture at once, also for tiles
         sampled = self._sample(noisy, masks, steps, generators, callback_on_step_end, parts)
@@ -324,7 +324,7 @@ class SGDFusePipeline(DiffusionPipeline):
             return (callback(self, number, step, tensors) or tensors).get("noisy", noisy) if callback else noisy
 
         options: dict[str, Any] = {"generators": generators, "parts": parts, "on_step_end": on_step_end}
-        with bar, _evaluating(self.denoiser, self.head):
+        with bar, evaluating(self.denoiser, self.head):
             sampled = sample(self.denoiser, self.head, chosen, noisy, masks, **options)
         self.maybe_free_model_hooks()
         return sampled
@@ -348,16 +348,3 @@ class SGDFusePipeline(DiffusionPipeline):
 
     def _placed(self, picture: Tensor) -> Tensor:
         return picture.to(self._execution_device, self.denoiser.dtype)
-
-
-@contextmanager
-def _evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules into evaluation mode, and each back into its own mode afterwards."""
-    training = [part for module in modules for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sized
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fusionblocks.training._processes import open_accelerator
+from fusionblocks.training.recipe import ScheduleRecipe
+from fusionblocks.training.schedules import learning_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -73,7 +78,9 @@ def train_classifier(
         raise ValueError("classifier must have parameters that ask for gradients, got none")
     accelerator = accelerator or open_accelerator()
     optimizer = torch.optim.AdamW(learning, lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    recipe = ScheduleRecipe(name="cosine", warmup=max(1, steps // 10))
+    rate = functools.partial(learning_rate, recipe, 1.0, steps=steps, steps_per_epoch=1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     # the step is the forward of a module, which is what several processes synchronise
     task, optimizer, batches = accelerator.prepare(_Task(classifier), optimizer, batches)
 
@@ -162,25 +169,6 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 def _logits(classifier: nn.Module, pictures: Tensor) -> Tensor:
     return classifier.classify(pictures).logits  # type: ignore[operator]
-
-
-def open_accelerator(device: torch.device | None = None, mixed_precision: str | None = None) -> Accelerator:
-    """Return an accelerator for a device, by default a GPU if there is one, and say what is missing without it."""
-    try:
-        from accelerate import Accelerator
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("training needs accelerate: pip install 'fusionblocks[train]'") from error
-    if device is not None and device.type == "cuda":
-        torch.cuda.set_device(device)  # accelerate takes the current one
-    return Accelerator(cpu=device is not None and device.type == "cpu", mixed_precision=mixed_precision)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Return the share of the highest learning rate at a step."""
-    warm = max(1, steps // 10)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def _cycle(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
