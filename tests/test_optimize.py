@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -87,6 +88,25 @@ def test_a_strip_is_run_with_its_halo(monkeypatch) -> None:
 
 
 @torch.no_grad()
+def test_an_argument_may_be_overwritten_with_the_result(monkeypatch) -> None:
+    monkeypatch.setattr(strips, "PIXELS", 1)
+    convs = [nn.Conv2d(3, 3, 5, padding=2).double() for _ in range(2)]
+    first, second = torch.rand(2, 1, 3, 43, 9, dtype=torch.float64)
+    expected = [conv(first + second) for conv in convs]
+
+    class Both(NamedTuple):
+        one: Tensor
+        two: Tensor
+
+    def function(first: Tensor, second: Tensor) -> Both:
+        return Both(*(conv(first + second) for conv in convs))
+
+    result = strips.in_strips(function, first, second, halo=2, onto=(second, first))
+    assert (result.one.data_ptr(), result.two.data_ptr()) == (second.data_ptr(), first.data_ptr())
+    torch.testing.assert_close(list(result), expected)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "options", "scale"),
     [("smfnet", {"base_layers": 1, "base_depth": 1}, 4), ("sgafusion", {}, 4), ("psfusion", {}, 2)],
@@ -96,7 +116,7 @@ def test_peak_memory_is_less_than_half(name: str, options: dict[str, int], scale
     monkeypatch.setattr(strips, "PIXELS", strips.PIXELS // scale**2)  # as many strips as in a picture of 480 x 640
     fast, alone = fb.optimize(model), fb.optimize(model, outputs=("fused",))
     before = peak_bytes(lambda: model(**inputs))
-    assert peak_bytes(lambda: fast(**inputs)) < 0.7 * before
+    assert peak_bytes(lambda: fast(**inputs)) < before / 2
     assert peak_bytes(lambda: alone(**inputs)) < before / 2
 
 

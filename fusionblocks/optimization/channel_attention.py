@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from einops import einsum, rearrange
@@ -24,7 +25,11 @@ EPS = 1e-12  # the operator's smallest norm
 
 
 def gather(
-    project: Callable[..., tuple[Tensor, Tensor, Tensor]], temperature: Tensor, output: nn.Conv2d, *maps: Tensor
+    project: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    temperature: Tensor,
+    output: nn.Conv2d,
+    *maps: Tensor,
+    onto: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sweep once over the maps: the first half of channel attention.
 
@@ -33,11 +38,13 @@ def gather(
         temperature: ``(heads, 1, 1)``.
         output: The 1x1 convolution behind the attention, which is multiplied into the matrix.
         *maps: What ``project`` takes, ``(B, *, H, W)``.
+        onto: A map that may be overwritten with the values.
 
     Returns:
         The values ``(B, C, H, W)``, and the matrix ``(B, C_out, C)`` to apply to them.
     """
-    gram = squares_query = squares_key = values = None
+    gram = squares_query = squares_key = None
+    values = onto
     for strip in strips(maps[0], halo=1, factor=2):
         query, key, value = (strip.inner(x) for x in project(*(strip.of(x) for x in maps)))
         if values is None:
@@ -94,13 +101,13 @@ class FastChannelAttention(ChannelAttention):
     def _mixed(self, x: Tensor) -> Tensor:
         return self.qkv_local(self.qkv(x))
 
-    def gather(self, x: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return the values of ``norm(x)`` and the matrix to apply to them."""
+    def gather(self, x: Tensor, norm: nn.Module, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the values of ``norm(x)``, perhaps in the memory of ``onto``, and the matrix to apply to them."""
 
         def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             return self._mixed(norm(x)).chunk(3, dim=1)
 
-        return gather(project, self.temperature, self.project, x)
+        return gather(project, self.temperature, self.project, x, onto=onto)
 
 
 HALOS: dict[type[nn.Module], int] = {LeFF: 1, ConvMlp: 0}
@@ -111,29 +118,33 @@ HALOS: dict[type[nn.Module], int] = {LeFF: 1, ConvMlp: 0}
 class FastTransformerBlock(TransformerBlock):
     """Two sweeps: query, key and value with their products, then everything behind the attention matrix."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform ``(B, C, H, W)``, the residuals included."""
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Transform ``(B, C, H, W)``, the residuals included; ``onto`` is another map that may be overwritten."""
         check_features("x", x, self.channels)
         halo = HALOS.get(type(self.feed_forward))
         if halo is None or not pays(x) or self.attention.project.bias is not None:
             return super().forward(x)
-        values, matrix = self.attention.gather(x, self.norm1)
+        values, matrix = self.attention.gather(x, self.norm1, onto)
 
         def transform(x: Tensor, values: Tensor) -> Tensor:
             x = mix(matrix, values, onto=x)
             return x + self.feed_forward(self.norm2(x))
 
-        return in_strips(transform, x, values, halo=halo)
+        return in_strips(transform, x, values, halo=halo, onto=(values,))
 
 
 @fast(ResidualTransformerGroup)
 class FastResidualTransformerGroup(ResidualTransformerGroup):
-    """The bottleneck and the residual in one sweep."""
+    """The bottleneck and the residual in one sweep; the blocks before it write by turns to two maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``, the residual included."""
         check_features("x", x, self.channels)
-        return in_strips(lambda x, y: x + self.bottleneck(y), x, self.pairs(x), halo=2, factor=2)
+        y, spare = x, None
+        blocks: Any = [block for pair in self.pairs.children() for block in pair.children()]
+        for block in blocks:
+            y, spare = block(y, spare), None if y is x else y
+        return in_strips(lambda x, y: x + self.bottleneck(y), x, y, halo=2, factor=2, onto=(y,))
 
 
 @fast(CAI)
@@ -147,21 +158,23 @@ class FastCAI(CAI):
             return super().forward(x)
         attention = self.attention
         first, second = split_channels(x)
-        values_first, matrix_first = self._gather(guide=second, value=first)
-        values_second, matrix_second = self._gather(guide=first, value=second)
+        values = empty_map(x, x.shape[2])
+        values_first, values_second = split_channels(values)
+        _, matrix_first = self._gather(guide=second, value=first, onto=values_first)
+        _, matrix_second = self._gather(guide=first, value=second, onto=values_second)
         bias = 0 if attention.project.bias is None else rearrange(attention.project.bias, "c -> c 1 1")
 
         def couple(first: Tensor, second: Tensor) -> Tensor:
             halves = self.coupling(mix(matrix_first, first) + bias, mix(matrix_second, second) + bias)
             return torch.cat(halves, dim=1)
 
-        return in_strips(couple, values_first, values_second, halo=2, factor=2)
+        return in_strips(couple, values_first, values_second, halo=2, factor=2, onto=(values,))
 
-    def _gather(self, guide: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def _gather(self, guide: Tensor, value: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
         attention: CrossChannelAttention = self.attention
 
         def project(guide: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             key, content = attention.key_value_local(attention.key_value(value)).chunk(2, dim=1)
             return attention.query_local(attention.query(guide)), key, content
 
-        return gather(project, attention.temperature, attention.project, guide, value)
+        return gather(project, attention.temperature, attention.project, guide, value, onto=onto)

@@ -32,5 +32,5 @@ class FastDetailFusion(DetailFusion):
         check_features("x", x, self.channels)
         x = self.gradient_dense(x)
         for coupling in self.couplings:
-            x = in_strips(lambda x, c=coupling: torch.cat(c(*split_channels(x)), dim=1), x, halo=2, factor=2)
+            x = in_strips(lambda x, c=coupling: torch.cat(c(*split_channels(x)), dim=1), x, halo=2, factor=2, onto=(x,))
         return x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusionblocks.blocks._checks import check_alike
@@ -48,12 +48,17 @@ class FastModalityGraph(ModalityGraph):
     def _next_state(self, message: Tensor, node: Tensor) -> Tensor:
         """The gated recurrent unit's 1x1 convolutions as products with pixels ``(B, H, W, C)``."""
         unit = self.update
-        gates = F.linear(torch.cat([message, node], dim=-1), unit.gates.weight.flatten(1), unit.gates.bias)
-        reset, update = torch.sigmoid(gates).chunk(2, dim=-1)
-        candidate = F.linear(
-            torch.cat([message, reset * node], dim=-1), unit.candidate.weight.flatten(1), unit.candidate.bias
-        )
+        reset, update = torch.sigmoid(_of_both(unit.gates, message, node)).chunk(2, dim=-1)
+        candidate = _of_both(unit.candidate, message, reset * node)
         return torch.lerp(node, torch.tanh(candidate), update)
+
+
+def _of_both(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
+    """Apply a 1x1 convolution to both maps' channels, pixels ``(B, H, W, C)``, without a copy that holds both."""
+    for_first, for_second = conv.weight.flatten(1).split([first.shape[-1], second.shape[-1]], dim=1)
+    result = F.linear(first, for_first, conv.bias)
+    result.flatten(0, 2).addmm_(second.flatten(0, 2), for_second.mT)
+    return result
 
 
 @fast(GraphReasoning)
@@ -62,15 +67,23 @@ class FastGraphReasoning(GraphReasoning):
 
     def forward(self, infrared: Tensor, visible: Tensor) -> GraphFeatures:
         """Reason over both modalities, each ``(B, C, H, W)``."""
-        check_alike(self.channels, infrared=infrared, visible=visible)
-        nodes = [*self.infrared.nodes(infrared), *self.visible.nodes(visible)]
-        return in_strips(self._reason, *nodes, halo=1, factor=2)
+        return self.all([infrared, visible])
+
+    def all(self, maps: list[Tensor]) -> GraphFeatures:
+        """Return all features, and take the infrared and the visible map out of the list."""
+        nodes = self._nodes(maps)
+        return in_strips(self._reason, *nodes, halo=1, factor=2, onto=nodes[:3])
 
     def fused(self, maps: list[Tensor]) -> Tensor:
         """Return the fused features alone, and take the infrared and the visible map out of the list."""
+        nodes = self._nodes(maps)
+        return in_strips(lambda *nodes: self._reason(*nodes).fused, *nodes, halo=1, factor=2, onto=nodes[:1])
+
+    def _nodes(self, maps: list[Tensor]) -> list[Tensor]:
+        """Return the infrared graph's nodes and the visible one's; each map is freed as soon as it has served."""
+        check_alike(self.channels, infrared=maps[0], visible=maps[1])
         nodes = self.visible.nodes(maps.pop())
-        nodes = [*self.infrared.nodes(maps.pop()), *nodes]
-        return in_strips(lambda *nodes: self._reason(*nodes).fused, *nodes, halo=1, factor=2)
+        return [*self.infrared.nodes(maps.pop()), *nodes]
 
     def _reason(self, *nodes: Tensor) -> GraphFeatures:
         """Return the features of the infrared graph's nodes, followed by the visible one's."""

@@ -68,7 +68,7 @@ class FastAdaptiveFusion(AdaptiveFusion):
             scale_visible, scale_infrared = scale.chunk(2, dim=1)
             return torch.lerp(infrared * scale_infrared, visible * scale_visible, weight)
 
-        return in_strips(mix, visible, infrared, halo=0, onto=onto)
+        return in_strips(mix, visible, infrared, halo=0, onto=() if onto is None else (onto,))
 
     def _aggregated(self, scale: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
         return self.aggregation(torch.cat([visible, infrared], dim=1) * scale)

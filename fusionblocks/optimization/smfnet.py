@@ -22,24 +22,34 @@ class FastDecoder(Decoder):
 
 @fast(SMFNet)
 class FastSMFNet(SMFNet):
-    """Without the features in the output, each is freed once it is fused."""
+    """Each feature that the output does not hold is freed once it is fused."""
 
     def forward(self, infrared: Tensor, visible: Tensor) -> FusionOutput:
         """Fuse a pair, see :meth:`SMFNet.forward`."""
+        check_pair(infrared, visible, visible_channels=(1, 3))
+        thermal = self.encoder(infrared)
+        bright = self.encoder(luma(visible) if visible.shape[1] == 3 else visible)
+        shallow = [thermal.shallow, bright.shallow]
+        features = {
+            "base_infrared": thermal.base,
+            "base_visible": bright.base,
+            "detail_infrared": thermal.detail,
+            "detail_visible": bright.detail,
+        }
+        del thermal, bright
         wanted = self.optimization.outputs
         if wanted is None or "features" in wanted:
-            return super().forward(infrared, visible)
-        check_pair(infrared, visible, visible_channels=(1, 3))
-        base, detail, thermal = self.encoder(infrared)
-        base_visible, detail_visible, bright = self.encoder(luma(visible) if visible.shape[1] == 3 else visible)
-        base, detail = base.add_(base_visible), detail.add_(detail_visible)
-        del base_visible, detail_visible
-        shallow = [thermal, bright]
-        del thermal, bright
-        fused = self.graph_reasoning.fused(shallow)
+            fused, *graph = self.graph_reasoning.all(shallow)
+            base = features["base_infrared"] + features["base_visible"]
+            detail = features["detail_infrared"] + features["detail_visible"]
+            features |= dict(zip(("graph_infrared", "graph_visible"), graph, strict=True))
+        else:
+            base = features.pop("base_infrared").add_(features.pop("base_visible"))
+            detail = features.pop("detail_infrared").add_(features.pop("detail_visible"))
+            fused = self.graph_reasoning.fused(shallow)
         fused = self.detail_fusion(detail) + fused
         del detail
-        return FusionOutput(fused=self.decoder(fused.add_(self.base_fusion(base))))
+        return FusionOutput(fused=self.decoder(fused.add_(self.base_fusion(base))), features=features or None)
 
     def reconstruct(self, infrared: Tensor, visible: Tensor) -> Reconstruction:
         """Rebuild both inputs, see :meth:`SMFNet.reconstruct`; float32 comes back if float32 came."""

@@ -7,7 +7,7 @@ they did. Maps are laid out channels-last, in which a strip is one piece of memo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -57,7 +57,7 @@ def pays(x: Tensor) -> bool:
 
 
 def in_strips(
-    function: Callable[..., Result], *maps: Tensor, halo: int, factor: int = 1, onto: Tensor | None = None
+    function: Callable[..., Result], *maps: Tensor, halo: int, factor: int = 1, onto: Sequence[Tensor] = ()
 ) -> Result:
     """Return ``function(*maps)``, which keeps height and width, worked out strip by strip where that pays.
 
@@ -66,20 +66,29 @@ def in_strips(
         *maps: Its arguments, all of the same height and width.
         halo: Rows above and below a row that ``function`` sees.
         factor: How many times higher than usual the strips are: a long chain has a large halo.
-        onto: A map that may be overwritten with the one result; one of the arguments where there is no halo.
+        onto: Maps that may be overwritten with the results, arguments among them: memory that is used again need not
+            be cleared by the system first.
     """
     if not pays(maps[0]):
         return function(*maps)
-    outputs: list[Any] = [] if onto is None else [onto]
-    result: Any = None
-    for strip in strips(maps[0], halo=halo, factor=factor):
-        result = function(*(strip.of(x) for x in maps))
-        parts = (result,) if isinstance(result, Tensor) else result
-        if not outputs:
-            outputs = [empty_map(part, maps[0].shape[2]) for part in parts]
-        for output, part in zip(outputs, parts, strict=True):
-            output[:, :, strip.top : strip.bottom] = strip.inner(part)
-    return outputs[0] if isinstance(result, Tensor) else type(result)(*outputs)  # a named tuple
+    results = ((strip, function(*(strip.of(x) for x in maps))) for strip in strips(maps[0], halo=halo, factor=factor))
+    result: Any  # one map, or a named tuple of maps
+    strip, result = next(results)
+    outputs: list[Any] = list(onto) or [empty_map(part, maps[0].shape[2]) for part in _parts(result)]
+    for after in results:  # a strip is written when the next one has read its halo
+        _write(outputs, strip, result)
+        strip, result = after
+    _write(outputs, strip, result)
+    return outputs[0] if isinstance(result, Tensor) else type(result)(*outputs)
+
+
+def _parts(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else result
+
+
+def _write(outputs: Sequence[Tensor], strip: Strip, result: Tensor | tuple[Tensor, ...]) -> None:
+    for output, part in zip(outputs, _parts(result), strict=True):
+        output[:, :, strip.top : strip.bottom] = strip.inner(part)
 
 
 def mean_in_strips(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
