@@ -193,14 +193,20 @@ def _root(name_or_folder: str | Path) -> Path:
 
 
 def _detect(root: Path) -> Layout:
-    """Return the first layout whose folders are there."""
+    """Return the layout that explains most of the folders, the first of equals."""
+    best, most = None, 0
     for layout in LAYOUTS.values():
         if layout.lists and not (root / f"{layout.lists[0]}.txt").is_file():
             continue
-        if any(_folders(root, layout, part) for part in (*layout.splits, "")) or any(_scenes(root, layout)):
-            return layout
-    expected = "".join(f"\n  {name}: {_looks(layout)}" for name, layout in LAYOUTS.items())
-    raise ValueError(f"{root} has no layout that is known, expected folders of one of these:{expected}")
+        there = sum(len(_folders(root, layout, part)) for part in (*layout.splits, ""))
+        if there > most:
+            best, most = layout, there
+        elif best is None and any(_scenes(root, layout)):
+            best = layout
+    if best is None:
+        expected = "".join(f"\n  {name}: {_looks(layout)}" for name, layout in LAYOUTS.items())
+        raise ValueError(f"{root} has no layout that is known, expected folders of one of these:{expected}")
+    return best
 
 
 def _looks(layout: Layout) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fusionblocks import SMFNet
@@ -10,6 +11,7 @@ from fusionblocks.data import synthetic_scene
 from fusionblocks.image import tensor_to_array, write_image
 from fusionblocks.training import read_log
 from tests.helpers.command import run
+from tests.training.scenes import SMALL
 
 NARROW = (
     "config={channels: 16, num_heads: 4, base_layers: 1, base_depth: 1, dilations: [1, 2]}",
@@ -103,3 +105,33 @@ def test_an_unpaired_name_is_listed_or_skipped(pairs: Path, tmp_path: Path) -> N
     code, text = call(root, tmp_path / "run", "--skip-unpaired", "--set", "phases.fusion.steps=1", "--set",
                       "phases.fusion.epochs=null")  # fmt: skip
     assert code == 0, text
+
+
+def test_the_masks_of_a_folder_guide_what_sgdfuse_learns(pairs: Path, tmp_path: Path) -> None:
+    phases = ("preliminary", "diffusion", "head")
+    settings = [f"config={SMALL['sgdfuse'][0]}".replace("'", "")]
+    for phase in phases:
+        settings += [f"phases.{phase}.{value}" for value in ("steps=1", "batch=2", "accumulate=1", "patch=32")]
+    words = [word for setting in settings for word in ("--set", setting)]
+
+    def learn(name: str) -> tuple[int, str]:
+        places = ("--data", pairs, "--masks", tmp_path / name, "--output", tmp_path / f"run_{name}")
+        code, text = run("train", "--recipe", "sgdfuse", *places, "--device", "cpu", *words)
+        return code, " ".join(text.split())
+
+    losses = {}
+    for name, level in {"empty": 0, "full": 255}.items():
+        for kind in ("infrared", "visible"):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for seed in range(4):
+                write_image(tmp_path / name / kind / f"{seed}.png", np.full((36, 40), level, np.uint8))
+        code, text = learn(name)
+        assert code == 0, text
+        losses[name] = {line["phase"]: line["loss"] for line in read_log(tmp_path / f"run_{name}")}
+    assert set(losses["empty"]) == set(phases)
+    assert losses["empty"]["preliminary"] == losses["full"]["preliminary"], "comes before the masks"
+    assert losses["empty"]["diffusion"] != losses["full"]["diffusion"]
+    (tmp_path / "full/visible/2.png").unlink()
+    code, text = learn("full")
+    assert code == 2
+    assert "1 masks are missing: 2 (visible_mask)" in text

@@ -90,6 +90,14 @@ def test_msrs_as_psfusion_has_it_brings_masks(tmp_path: Path) -> None:
     assert "labels" not in open_dataset(tmp_path, labels=False, masks=("salient",))[0], "not read if not needed"
 
 
+def test_splits_of_ones_own_may_look_like_msrs(tmp_path: Path) -> None:
+    draw(tmp_path, *(f"{split}/{kind}/1.png" for split in ("train", "val") for kind in ("ir", "vi", "labels")))
+    write_image(tmp_path / "train/labels/1.png", np.full(SIZE, 20, np.uint8))
+    assert open_dataset(tmp_path)[0]["labels"].unique().tolist() == [20], "any classes"
+    draw(tmp_path / "bare", "train/ir/1.png", "train/vi/1.png")
+    assert set(open_dataset(tmp_path / "bare")[0]) == {"infrared", "visible", "name"}
+
+
 def test_labels_outside_the_classes_are_refused(tmp_path: Path) -> None:
     msrs(tmp_path)
     write_image(tmp_path / "train/Segmentation_labels/00010N.png", np.full(SIZE, len(ROAD_CLASSES), np.uint8))

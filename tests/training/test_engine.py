@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from fusionblocks.image import read_image
+from fusionblocks.data import PairedImages, StreamedPairs, synthetic_scene
+from fusionblocks.image import read_image, tensor_to_array, write_image
 from fusionblocks.training import read_log, train
 from fusionblocks.training.batches import EpochPlan, seeded
 from tests.training.scenes import scenes, small_recipe
-from tests.training.toy import ToyNet, ToyPairs, recipe, toy_train
+from tests.training.toy import ToyLoss, ToyNet, ToyPairs, recipe, toy_train
 
 
 def weights_of(folder: Path, step: int) -> dict[str, Any]:
@@ -161,6 +162,84 @@ def test_a_stream_is_gone_through_again_and_resumes(tmp_path: Path) -> None:
     assert [line["loss"] for line in read_log(tmp_path / "cut")] == losses
     with pytest.raises(ValueError, match="learns from a stream and needs steps"):
         toy_train(tmp_path / "epochs", Stream())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Four pairs as PNG files."""
+    for folder in ("ir", "vi"):
+        (tmp_path / folder).mkdir()
+        for seed in range(4):
+            scene = synthetic_scene(seed, height=40, width=48)
+            picture = scene.infrared if folder == "ir" else scene.visible
+            write_image(tmp_path / folder / f"{seed}.png", tensor_to_array(picture))
+    return tmp_path
+
+
+def test_files_are_streamed_in_several_versions_and_a_cut_run_goes_on(files: Path) -> None:
+    of = recipe(epochs=None, steps=6, batch=2, patch=24, augment=["flip"])
+    seen: list[torch.Tensor] = []
+
+    class Watched(ToyNet):
+        limit = 100
+
+        def forward(self, infrared: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+            if len(seen) == self.limit:
+                raise KeyboardInterrupt
+            seen.append(infrared)
+            return super().forward(infrared, visible)
+
+    def start() -> Watched:
+        seen.clear()
+        torch.manual_seed(0)
+        return Watched()
+
+    def stream() -> StreamedPairs:
+        return StreamedPairs(PairedImages(files / "ir", files / "vi"), repeats=2, buffer=4)
+
+    for workers in (0, 1):
+        whole, cut = files / f"whole_{workers}", files / f"cut_{workers}"
+        toy_train(whole, stream(), of=of, network=start(), workers=workers)
+        assert {tuple(batch.shape) for batch in seen} == {(2, 1, 24, 24)}
+        assert len({patch.numpy().tobytes() for batch in seen for patch in batch}) == 12, "no version twice"
+        network = start()
+        network.limit = 5
+        with pytest.raises(KeyboardInterrupt):
+            toy_train(cut, stream(), of=of, network=network, workers=workers, checkpoint_every=2)
+        toy_train(cut, stream(), of=of, network=start(), workers=workers, resume=True)
+        losses = [[line["loss"] for line in read_log(folder)] for folder in (whole, cut)]
+        assert losses[0] == losses[1]
+
+
+def test_files_are_degraded_anew_in_each_epoch(files: Path) -> None:
+    degrade = {"kinds": ["low_light"], "probability": 1.0, "strength": [0.8, 1.0], "keep_clean": True}
+    seen: list[list[dict[str, Any]]] = []
+
+    class Watching(ToyLoss):
+        inputs = ("infrared", "visible", "clean_visible")
+
+        def predict(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+            seen[-1].append(batch)
+            return super().predict(batch)
+
+    for workers in (0, 2):
+        seen.append([])
+        pairs = PairedImages(files / "ir", files / "vi")
+        options = {"of": recipe(batch=4, degrade=degrade), "objectives": {"toy": Watching}, "workers": workers}
+        toy_train(files / f"run_{workers}", pairs, **options)
+    for first, second in zip(*seen, strict=True):
+        assert torch.equal(first["visible"], second["visible"]), "whoever draws"
+    epochs = [dict(zip(batch["name"], range(4))) for batch in seen[0]]
+    for name in "0123":
+        dark, anew = (batch["visible"][at[name]] for batch, at in zip(seen[0], epochs, strict=True))
+        clean, again = (batch["clean_visible"][at[name]] for batch, at in zip(seen[0], epochs, strict=True))
+        assert torch.equal(clean, again)
+        assert not torch.equal(dark, anew)
+        scene = synthetic_scene(int(name), height=40, width=48)
+        torch.testing.assert_close(clean, scene.visible, rtol=0, atol=0.5 / 255 + 1e-6)
+        assert max(dark.mean(), anew.mean()) < 0.8 * clean.mean()
+        thermal = seen[0][0]["infrared"][epochs[0][name]]
+        torch.testing.assert_close(thermal, scene.infrared, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
 def test_validation_writes_scores_and_pictures(tmp_path: Path) -> None:
