@@ -41,24 +41,25 @@ class FastModalityGraph(ModalityGraph):
             gates = torch.sigmoid(torch.stack(logits, dim=-1))
             # the published weights alternate over the channels, from each neighbour's first on: all neighbours'
             # messages have the same weights, so it is their sum that is weighed
-            message = sum(nodes[other] for other in others) * gates.repeat(1, 1, 1, self.channels // len(others))
-            updated.append(node + self.gamma * self._next_state(message, node))
+            message = gates.repeat(1, 1, 1, self.channels // len(others))
+            message.mul_(sum(nodes[other] for other in others))
+            updated.append(self._next_state(message, node).mul_(self.gamma).add_(node))
         return updated
 
     def _next_state(self, message: Tensor, node: Tensor) -> Tensor:
-        """The gated recurrent unit's 1x1 convolutions as products with pixels ``(B, H, W, C)``."""
+        """The gated recurrent unit's 1x1 convolutions as products with pixels ``(B, H, W, C)``, written in place."""
         unit = self.update
-        reset, update = torch.sigmoid(_of_both(unit.gates, message, node)).chunk(2, dim=-1)
-        candidate = _of_both(unit.candidate, message, reset * node)
-        return torch.lerp(node, torch.tanh(candidate), update)
+        reset, update = _of_both(unit.gates, message, node).sigmoid_().chunk(2, dim=-1)
+        candidate = _of_both(unit.candidate, message, reset * node).tanh_()
+        return torch.addcmul(node, candidate.sub_(node), update, out=candidate)
 
 
 def _of_both(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
     """Apply a 1x1 convolution to both maps' channels, pixels ``(B, H, W, C)``, without a copy that holds both."""
     for_first, for_second = conv.weight.flatten(1).split([first.shape[-1], second.shape[-1]], dim=1)
-    result = F.linear(first, for_first, conv.bias)
+    result = F.linear(first, for_first)
     result.flatten(0, 2).addmm_(second.flatten(0, 2), for_second.mT)
-    return result
+    return result if conv.bias is None else result.add_(conv.bias)
 
 
 @fast(GraphReasoning)
@@ -94,3 +95,11 @@ class FastGraphReasoning(GraphReasoning):
         infrared = self.infrared.reason([pair[0] for pair in pairs])
         visible = self.visible.reason([pair[1] for pair in pairs])
         return GraphFeatures(self.fuse(torch.cat([infrared, visible], dim=1)), infrared, visible)
+
+    def _exchange(self, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Let a node pair take from each other; what both see of a difference is the difference of what they see."""
+        weight = torch.cat([self.attend_infrared.weight, self.attend_visible.weight])
+        difference = F.conv2d(infrared, weight).sub_(F.conv2d(visible, weight))
+        difference[:, 1:].neg_()
+        to_visible, to_infrared = difference.sigmoid_().chunk(2, dim=1)
+        return torch.addcmul(infrared, visible, to_infrared), torch.addcmul(visible, infrared, to_visible)
