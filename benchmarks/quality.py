@@ -14,7 +14,6 @@ judge by; the others are to learn from. Rows go to ``quality.csv``,
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -141,15 +140,6 @@ def speeds() -> list[dict[str, str]]:
         )
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
     return rows
-
-
-def read(name: str, folder: Path = harness.RESULTS) -> list[dict[str, str]]:
-    """Return the newest row of each variant and set."""
-    file = folder / f"{name}.csv"
-    if not file.exists():
-        return []
-    with file.open(newline="") as stream:
-        return list({(row["variant"], row["set"]): row for row in csv.DictReader(stream)}.values())
 
 
 def append(name: str, rows: list[dict[str, str]]) -> None:

@@ -20,13 +20,25 @@ PUBLISHED, OURS, SDPA = "published", "fusionblocks", "sdpa"
 
 def read(suite: str, place: str, folder: Path = harness.RESULTS) -> list[Row]:
     """Return the newest row of each implementation of each case on a type of device, none if there is no table."""
-    file = folder / f"{suite}.csv"
+    rows = [row for row in newest(suite, IDENTITY, folder) if row["place"] == place]
+    return sorted(rows, key=lambda row: row["name"]) if suite == "networks" else rows  # as measured, name by name
+
+
+def newest(name: str, identity: Sequence[str], folder: Path = harness.RESULTS) -> list[Row]:
+    """Return the newest rows of a table whose columns ``identity`` differ, none if there is no table."""
+    file = folder / f"{name}.csv"
     if not file.exists():
         return []
     with file.open(newline="") as stream:
-        newest = {tuple(row[key] for key in IDENTITY): row for row in csv.DictReader(stream)}
-    rows = [row for row in newest.values() if row["place"] == place]
-    return sorted(rows, key=lambda row: row["name"]) if suite == "networks" else rows  # as measured, name by name
+        return list({tuple(row[key] for key in identity): row for row in csv.DictReader(stream)}.values())
+
+
+def machine(rows: Rows) -> str:
+    """Return the machine of the last row in a sentence."""
+    if not rows:
+        return "There is no row yet."
+    threads = int(rows[-1]["threads"])
+    return f"Measured on {rows[-1]['device']}, {threads} thread{'s' * (threads > 1)}."
 
 
 def cases(rows: Rows) -> list[dict[str, Row]]:

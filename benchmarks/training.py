@@ -1,15 +1,16 @@
 """Pairs per second of training, against the loop of the published scripts, and the share of time that waits for data.
 
-    python -m benchmarks.training            # narrow networks, so that the loop and not the network is measured
-    python -m benchmarks.training --steps 20 --size 480 640
-    python -m benchmarks.training --memory   # what a step of each recipe needs at full width: minutes, up to 16 GB
+    python -m benchmarks.training               # narrow networks, so that the loop and not the network is measured
+    python -m benchmarks.training --full-width  # the recipes' own networks, patches and batches
+    python -m benchmarks.training --compile     # compiled by torch.compile too: minutes more
+    python -m benchmarks.training --memory      # what a step of each recipe needs at full width: minutes, up to 16 GB
 
-Both sides train the same network on the same files with the same losses at the same batch, in one process with one
-thread. The published side does what the papers' scripts do: its network is in the published formulation, it decodes
+Both sides train the same network on the same files with the same losses at the same batch, in one process. The
+published side does what the papers' scripts do: its network is in the published formulation and in float32, it decodes
 every file of an item each time, augments whole pictures before it crops, maps labels pixel by pixel in Python
-(SGAFusion), and asks for the value of each term in each step. Ours includes decoding, checkpoints and log. With
-``--clock cpu`` processor time counts, which a busy machine disturbs less. Rows go to
-``benchmarks/results/training.csv`` and ``training_memory.csv``.
+(SGAFusion), and asks for the value of each term in each step. Ours includes decoding, checkpoints and log; compiled, it
+is the steps behind the first two alone. With ``--clock cpu`` processor time counts, which a busy machine disturbs less.
+Rows go to ``benchmarks/results/training.csv`` and ``training_memory.csv``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import argparse
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,7 +52,9 @@ NARROW: dict[str, dict[str, Any]] = {
 }
 PACKAGES = ("torch", "accelerate")
 ROUNDS = 3
-PRECISIONS = ("no", "bf16")  # as of ``train``; the published loops have float32 alone
+VARIANTS = ({"precision": "no"}, {"precision": "bf16"})  # of ``train``; the published loops have float32 alone
+COMPILED = {"precision": "no", "compile": True}
+WARM_UP = 2  # steps in which a network is compiled
 PATCH = 64
 BATCH = 4
 
@@ -86,8 +89,8 @@ def to_tensor(image: Image.Image) -> Tensor:
 class PublishedMultiTask(Dataset[dict[str, Any]]):
     """PSFusion's items: six files, augmented whole, then cropped."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root / "train"
+    def __init__(self, root: Path, patch: int) -> None:
+        self.root, self.patch = root / "train", patch
         self.names = sorted(file.name for file in (self.root / "ir").iterdir())
 
     def __len__(self) -> int:
@@ -105,8 +108,8 @@ class PublishedMultiTask(Dataset[dict[str, Any]]):
         whole = whole.flip(-2 if side == 0 else -1) if side < 2 else whole
         turns = int(np.random.randint(4))
         whole = torch.rot90(whole, turns, (-2, -1)).contiguous() if turns else whole
-        top, left = (int(np.random.randint(size - PATCH + 1)) for size in whole.shape[-2:])
-        patch = whole[:, top : top + PATCH, left : left + PATCH]
+        top, left = (int(np.random.randint(size - self.patch + 1)) for size in whole.shape[-2:])
+        patch = whole[:, top : top + self.patch, left : left + self.patch]
         visible, infrared, labels, binary, boundary, salient = patch.split([3, 1, 1, 1, 1, 1])
         return {
             "infrared": infrared,
@@ -121,7 +124,7 @@ class PublishedMultiTask(Dataset[dict[str, Any]]):
 class PublishedSegmentation(Dataset[dict[str, Any]]):
     """SGAFusion's items: whole pictures, the classes of the labels looked up pixel by pixel."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, _: None) -> None:
         self.root = root / "train"
         self.names = sorted(file.name for file in (self.root / "ir").iterdir())
         found: set[int] = set()
@@ -149,44 +152,51 @@ class PublishedSegmentation(Dataset[dict[str, Any]]):
         return {"visible": pictures[0], "infrared": pictures[1], "labels": torch.tensor(mapped, dtype=torch.long)}
 
 
-PUBLISHED: dict[str, Callable[[Path], Dataset[dict[str, Any]]]] = {
+PUBLISHED: dict[str, Callable[[Path, Any], Dataset[dict[str, Any]]]] = {
     "psfusion": PublishedMultiTask,
     "sgafusion": PublishedSegmentation,
 }
 
 
-def recipe_of(name: str, steps: int) -> Any:
+def recipe_of(name: str, steps: int, *, full_width: bool = False) -> Any:
+    """Return the first phase of a recipe with so many steps, by default of a narrow network and few pixels."""
     phase = load_recipe(name).phases[0].name
-    changes = {"epochs": None, "steps": steps, "batch": BATCH if name == "psfusion" else 1}
-    if name == "psfusion":
-        changes["patch"] = PATCH
-    recipe = load_recipe(name, {"config": NARROW[name], **{f"phases.{phase}.{k}": v for k, v in changes.items()}})
+    changes: dict[str, Any] = {f"phases.{phase}.epochs": None, f"phases.{phase}.steps": steps}
+    if not full_width:
+        changes |= {"config": NARROW[name], f"phases.{phase}.batch": BATCH if name == "psfusion" else 1}
+        changes |= {f"phases.{phase}.patch": PATCH} if name == "psfusion" else {}
+    recipe = load_recipe(name, changes)
     return load_recipe({**recipe.plain(), "phases": recipe.plain()["phases"][:1]})
 
 
 class WithEmbedding(Dataset[dict[str, Any]]):
     """Items with an embedding that stands for CLIP's, on both sides."""
 
-    def __init__(self, data: Any) -> None:
-        self.data = data
+    def __init__(self, data: Any, channels: int) -> None:
+        self.data, self.channels = data, channels
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.data[index], "semantic": torch.ones(8)}
+        return {**self.data[index], "semantic": torch.ones(self.channels)}
 
 
-def published_rate(name: str, root: Path, steps: int, clock: Clock) -> tuple[float, float]:
+def with_guidance(name: str, data: Any, recipe: Any) -> Any:
+    """Return the pairs with what else the network wants."""
+    return WithEmbedding(data, recipe.config.get("semantic_channels", 512)) if name == "sgafusion" else data
+
+
+def published_rate(name: str, root: Path, recipe: Any, clock: Clock) -> tuple[float, float]:
     """Return pairs per second of the published loop and its share of waiting."""
-    recipe = recipe_of(name, steps)
     phase = recipe.phases[0]
     network = publish(create_model(name, **recipe.config)).train()
     objective = build_objective(objective_class(phase.objective), phase, network)
     optimizer = build_optimizer(network, phase.optimizer)
-    loader = DataLoader(WithEmbedding(PUBLISHED[name](root)), phase.batch, shuffle=True)
+    data = PUBLISHED[name](root, phase.patch)
+    loader = DataLoader(with_guidance(name, data, recipe), phase.batch, shuffle=True)
     waited, begun, batches = 0.0, clock(), endless(loader)
-    for _ in range(steps):
+    for _ in range(phase.steps):
         asked = clock()
         batch = next(batches)
         waited += clock() - asked
@@ -197,19 +207,21 @@ def published_rate(name: str, root: Path, steps: int, clock: Clock) -> tuple[flo
         for term in terms.values():
             term.item()
     seconds = clock() - begun
-    return steps * phase.batch / seconds, waited / seconds
+    return phase.steps * phase.batch / seconds, waited / seconds
 
 
-def our_rate(name: str, root: Path, steps: int, clock: Clock, precision: str) -> tuple[float, float]:
+def our_rate(name: str, root: Path, recipe: Any, clock: Clock, variant: dict[str, Any]) -> tuple[float, float]:
     """Return pairs per second of :func:`fusionblocks.training.train` and its share of waiting, decoding included."""
-    recipe = recipe_of(name, steps)
     with tempfile.TemporaryDirectory() as folder:
         begun = clock()
         pairs: Any = open_dataset(root, cache=True, masks=None if name == "psfusion" else ())
-        data = WithEmbedding(pairs) if name == "sgafusion" else pairs
-        train(recipe, data, output=Path(folder) / "run", device="cpu", precision=precision, progress=False)
-        lines = read_log(Path(folder) / "run")
+        data = with_guidance(name, pairs, recipe)
+        train(recipe, data, output=Path(folder) / "run", device="cpu", progress=False, **variant)
         seconds = clock() - begun
+        lines = read_log(Path(folder) / "run")
+    if "compile" in variant:
+        lines = lines[WARM_UP:]
+        seconds = sum(line["seconds"] for line in lines)
     waiting = sum(line["waited"] for line in lines) / sum(line["seconds"] for line in lines)
     return sum(line["pairs"] for line in lines) / seconds, waiting
 
@@ -245,12 +257,12 @@ def scenes(number: int) -> list[dict[str, Any]]:
     return items
 
 
-def full_step(name: str, phase: str) -> tuple[int, float]:
+def full_step(name: str, phase: str, threads: int) -> tuple[int, float]:
     """Take one step of a phase at full width; return the process' peak of memory and the seconds of the step."""
     recipe = load_recipe(name, {f"phases.{phase}.epochs": None, f"phases.{phase}.steps": 1})
     alone = next(item for item in recipe.plain()["phases"] if item["name"] == phase)
     recipe = load_recipe({**recipe.plain(), "phases": [alone]})
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         pairs: Any = scenes(alone["batch"] * alone["accumulate"])
         train(recipe, pairs, output=folder, device="cpu", progress=False)
@@ -258,12 +270,12 @@ def full_step(name: str, phase: str) -> tuple[int, float]:
     return harness.resident("VmHWM"), line["seconds"]
 
 
-def full_width() -> Iterator[dict[str, str]]:
+def full_width(threads: int) -> Iterator[dict[str, str]]:
     """Yield a row for each phase of each recipe, measured in a process of its own."""
     for name in list_recipes():
         for phase in load_recipe(name).phases:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                peak, seconds = pool.apply(full_step, (name, phase.name))
+                peak, seconds = pool.apply(full_step, (name, phase.name, threads))
             yield {
                 "recipe": name,
                 "phase": phase.name,
@@ -277,28 +289,34 @@ def full_width() -> Iterator[dict[str, str]]:
 # --- both ------------------------------------------------------------------------------------------------------------
 
 
-def throughput(steps: int, pairs: int, size: tuple[int, int], clock: str) -> Iterator[dict[str, str]]:
-    """Yield a row for each recipe: the published loop and ours, in turn."""
-    clocks: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
-    torch.set_num_threads(1)
+def throughput(options: argparse.Namespace) -> Iterator[dict[str, str]]:
+    """Yield the rows of each recipe: the published loop and ours, in turn."""
+    clock: Clock = {"wall": time.perf_counter, "cpu": time.process_time}[options.clock]
+    variants: list[dict[str, Any]] = [*VARIANTS, *([COMPILED] if options.compile else [])]
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "scenes"
-        write_scenes(root, pairs, *size)
-        for name in PUBLISHED:
+        write_scenes(root, options.pairs, *options.size)
+        for name in options.recipes:
+            recipe = recipe_of(name, options.steps, full_width=options.full_width)
             rounds = [
                 (
-                    published_rate(name, root, steps, clocks[clock]),
-                    *(our_rate(name, root, steps, clocks[clock], precision) for precision in PRECISIONS),
+                    published_rate(name, root, recipe, clock),
+                    *(our_rate(name, root, recipe, clock, variant) for variant in variants),
                 )
-                for _ in range(ROUNDS)
+                for _ in range(options.rounds)
             ]
             theirs, *ours = zip(*rounds)
-            for precision, rates in zip(PRECISIONS, ours):
+            for variant, rates in zip(variants, ours):
                 yield {
                     "recipe": name,
-                    "picture": "x".join(map(str, size)),
-                    "precision": precision,
-                    "clock": clock,
+                    "width": "full" if options.full_width else "narrow",
+                    "picture": "x".join(map(str, options.size)),
+                    "patch": str(recipe.phases[0].patch or "whole"),
+                    "batch": str(recipe.phases[0].batch),
+                    "precision": variant["precision"],
+                    "compiled": "yes" if "compile" in variant else "no",
+                    "clock": options.clock,
                     "published_pairs_per_s": f"{median(rate for rate, _ in theirs):.2f}",
                     "published_waiting": f"{median(wait for _, wait in theirs):.3f}",
                     "pairs_per_s": f"{median(rate for rate, _ in rates):.2f}",
@@ -307,19 +325,36 @@ def throughput(steps: int, pairs: int, size: tuple[int, int], clock: str) -> Ite
                 }
 
 
-def main() -> None:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", metavar="recipe", help=f"which ones [{' '.join(PUBLISHED)}]")
     parser.add_argument("--memory", action="store_true", help="measure a step of each recipe at full width instead")
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--size", type=int, nargs=2, default=(240, 320))
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    options = parser.parse_args()
-    measured = full_width() if options.memory else throughput(options.steps, options.pairs, options.size, options.clock)
+    parser.add_argument("--full-width", action="store_true", help="the recipe's own network, patch and batch")
+    parser.add_argument("--compile", action="store_true", help="add a row of compiled training")
+    parser.add_argument("--steps", type=int, default=16, help="[16]")
+    parser.add_argument("--pairs", type=int, default=16, help="[16]")
+    parser.add_argument("--rounds", type=int, default=3, help="[3]")
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), help="of the pictures [480 640, as MSRS has]")
+    parser.add_argument("--threads", type=int, default=1, help="[1]")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="[wall]")
+    options = parser.parse_args(words)
+    options.recipes = options.recipes or list(PUBLISHED)
+    for name in options.recipes:
+        if name not in PUBLISHED:
+            parser.error(f"there is no published loop for {name!r}, only for {', '.join(PUBLISHED)}")
+    return options
+
+
+def main() -> None:
+    """Run the command."""
+    options = arguments()
+    measured = full_width(options.threads) if options.memory else throughput(options)
     file = harness.RESULTS / ("training_memory.csv" if options.memory else "training.csv")
+    machine = {**harness.machine(torch.device("cpu"), PACKAGES), "threads": str(options.threads)}
     for row in measured:
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-        harness.append_rows(file, [{**row, **harness.machine(torch.device("cpu"), PACKAGES)}])
+        harness.append_rows(file, [{**row, **machine}])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ name without a page is impossible.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib
 import inspect
@@ -57,6 +56,7 @@ def write_all(docs: Path) -> None:
     sys.path.insert(0, str(docs.parent))  # where the benchmarks are
     write_performance(api)
     write_guidance(api)
+    write_training(api)
     write_quality(api)
 
 
@@ -363,10 +363,9 @@ def write_performance(api: Path) -> None:
 
 def write_guidance(api: Path) -> None:
     """Write what guides and the networks that they guide cost, as a table from the tracked file."""
-    from benchmarks import harness, report
+    from benchmarks import report
 
-    file = harness.RESULTS / "guidance.csv"
-    rows = list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
+    rows = report.newest("guidance", ("name", "settings", "height", "width"))
     lines = [
         [
             f"`{row['name']}`",
@@ -376,11 +375,41 @@ def write_guidance(api: Path) -> None:
             f"{row['peak_mib']} MiB",
             f"{row['weights_mib']} MiB",
         ]
-        for row in {(row["name"], row["settings"], row["height"], row["width"]): row for row in rows}.values()
+        for row in rows
     ]
     table = report.markdown(["", "settings", "picture", "median", "peak beside the weights", "weights"], lines)
-    measured = f"Measured on {rows[-1]['device']}, {rows[-1]['threads']} threads." if rows else ""
-    (api / "guidance_table.md").write_text(f"{table}\n{measured}\n")
+    (api / "guidance_table.md").write_text(f"{table}\n{report.machine(rows)}\n")
+
+
+def write_training(api: Path) -> None:
+    """Write how fast training is and what memory it takes, as tables from the tracked files."""
+    from benchmarks import report
+
+    rows = report.newest("training", ("recipe", "width", "picture", "patch", "precision", "compiled", "clock"))
+    lines = [
+        [
+            f"`{row['recipe']}`, {row['width']}",
+            f"{row['picture']}, patch {row['patch']}",
+            row["batch"],
+            {"no": "float32", "bf16": "bfloat16"}[row["precision"]] + (", compiled" * (row["compiled"] == "yes")),
+            f"{row['published_pairs_per_s']} ({100 * float(row['published_waiting']):.0f} %)",
+            f"{row['pairs_per_s']} ({100 * float(row['waiting']):.1f} %)",
+            f"{row['times_faster']}×",
+        ]
+        for row in rows
+    ]
+    header = ["network", "pictures", "batch", "ours in", "published pairs/s (waiting)", "pairs/s (waiting)", "faster"]
+    (api / "training_table.md").write_text(f"{report.markdown(header, lines)}\n{report.machine(rows)}\n")
+
+    rows = report.newest("training_memory", ("recipe", "phase"))
+    lines = [
+        [f"`{row['recipe']}`", row["phase"], row["batches"], row["patch"], f"{row['peak_gib']} GiB", row["seconds"]]
+        for row in rows
+    ]
+    text = report.markdown(
+        ["recipe", "phase", "batches a step", "patch", "peak of the process", "seconds a step"], lines
+    )
+    (api / "training_memory_table.md").write_text(f"{text}\n{report.machine(rows)}\n")
 
 
 def write_quality(api: Path) -> None:
@@ -388,7 +417,7 @@ def write_quality(api: Path) -> None:
     from benchmarks import quality, report
 
     for name, title in (("quality", "method"), ("ablation", "trained with")):
-        rows = quality.read(name)
+        rows = report.newest(name, ("variant", "set"))
         sets = dict.fromkeys(row["set"] for row in rows)
         tables = []
         for chosen in sets:
@@ -399,11 +428,10 @@ def write_quality(api: Path) -> None:
             ]
             tables.append(f"{chosen}\n\n{report.markdown([title, *quality.METRICS], lines)}")
         (api / f"{name}_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
-    rows = quality.read("quality_speed")
+    rows = report.newest("quality_speed", ("variant", "set"))
     lines = [[row["variant"], f"{row['p50_s']} s ({row['p20_s']} to {row['p80_s']})", row["psnr_db"]] for row in rows]
     text = report.markdown(["480x640", "median (20 % to 80 %)", "PSNR in dB"], lines)
-    measured = f"Measured on {rows[-1]['device']}, {rows[-1]['threads']} threads." if rows else ""
-    (api / "quality_speed_table.md").write_text(f"{text}\n{measured}\n")
+    (api / "quality_speed_table.md").write_text(f"{text}\n{report.machine(rows)}\n")
 
 
 def write_degradations(file: Path) -> None:

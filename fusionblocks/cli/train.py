@@ -53,6 +53,9 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(help="Steps between two checkpoints, besides each epoch's.")] = 1000,
     keep: Annotated[int, typer.Option(help="How many of the newest checkpoints stay, besides the best.")] = 2,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files too.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile with torch.compile: minutes at first, faster steps then.")
+    ] = False,
 ) -> None:
     """Train a network as its paper did, or as a recipe of your own says.
 
@@ -81,6 +84,7 @@ def train(
             checkpoint_every=checkpoint_every,
             keep=keep,
             tensorboard=tensorboard,
+            compile=compile,
         )
         out.print(f"weights: {output / 'weights'}", highlight=False)
     except (*BAD_INPUT, ModuleNotFoundError, FloatingPointError) as error:

@@ -55,6 +55,7 @@ class Settings:
         keep: How many of the newest checkpoints stay.
         progress: Whether to show a progress bar.
         tensorboard: Whether to write TensorBoard's files.
+        compile: Whether network and losses are compiled by :func:`torch.compile`.
     """
 
     output: Path
@@ -63,6 +64,7 @@ class Settings:
     keep: int = 2
     progress: bool = True
     tensorboard: bool = False
+    compile: bool = False
 
 
 class Trainer:
@@ -179,6 +181,8 @@ class _Phase:
         freeze_all_but(network, recipe.parts)
         self.optimizer = build_optimizer(network, recipe.optimizer)
         self.average = open_average(network, recipe.ema)
+        if trainer.settings.compile:
+            self.objective.compile()
         self.task, self.stepper = self.accelerator.prepare(self.objective, self.optimizer)
         if state is None:
             torch.manual_seed(trainer.recipe.seed + 104729 * index + self.accelerator.process_index)

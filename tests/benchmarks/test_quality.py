@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import harness, quality
+from benchmarks import harness, quality, report
 from fusionblocks.data import open_dataset, synthetic_scene
 from fusionblocks.image import tensor_to_array, write_image
 from fusionblocks.training import load_recipe
@@ -59,5 +59,5 @@ def test_each_ablation_lacks_one_term() -> None:
 def test_the_newest_row_of_a_variant_counts(tmp_path: Path) -> None:
     rows = [{"variant": "a", "set": "x", "EN": value} for value in ("1", "2")]
     harness.append_rows(tmp_path / "quality.csv", rows)
-    assert quality.read("quality", tmp_path) == rows[1:]
-    assert quality.read("absent", tmp_path) == []
+    assert report.newest("quality", ("variant", "set"), tmp_path) == rows[1:]
+    assert report.newest("absent", ("variant", "set"), tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,31 @@ def test_bfloat16_is_used_by_the_network_alone(tmp_path: Path) -> None:
         AcceleratorState._reset_state(True)
     assert set(seen) == {torch.bfloat16}
     assert all(isinstance(line["loss"], float) for line in read_log(tmp_path))
+
+
+def test_a_compiled_run_learns_the_same_and_goes_on(tmp_path: Path) -> None:
+    of = recipe(epochs=None, steps=6, batch=2)
+    compiled = []
+
+    class Watching(ToyNet):
+        def forward(self, infrared: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+            compiled.append(torch.compiler.is_compiling())
+            return super().forward(infrared, visible)
+
+    def start() -> Watching:
+        torch.manual_seed(0)
+        network = Watching(norm=False)
+        network.drop.p = 0.0
+        return network
+
+    for name, options in {"eager": {}, "compiled": {"compile": True, "checkpoint_every": 3}}.items():
+        toy_train(tmp_path / name, network=start(), of=of, **options)
+    losses = {name: [line["loss"] for line in read_log(tmp_path / name)] for name in ("eager", "compiled")}
+    torch.testing.assert_close(torch.tensor(losses["compiled"]), torch.tensor(losses["eager"]), rtol=1e-5, atol=0)
+    assert True in compiled
+    shutil.rmtree(tmp_path / "compiled/checkpoints/step_000000006")
+    toy_train(tmp_path / "compiled", network=start(), of=of, compile=True, resume=True)
+    assert [line["loss"] for line in read_log(tmp_path / "compiled")] == losses["compiled"]
 
 
 def test_the_seed_decides_and_workers_do_not(tmp_path: Path) -> None:
