@@ -34,11 +34,11 @@ def newest(name: str, identity: Sequence[str], folder: Path = harness.RESULTS) -
 
 
 def machine(rows: Rows) -> str:
-    """Return the machine of the last row in a sentence."""
+    """Return the machine of the last row in a sentence, with the numbers of threads of all."""
     if not rows:
         return "There is no row yet."
-    threads = int(rows[-1]["threads"])
-    return f"Measured on {rows[-1]['device']}, {threads} thread{'s' * (threads > 1)}."
+    threads = " or ".join(sorted({row["threads"] for row in rows}))
+    return f"Measured on {rows[-1]['device']}, {threads} thread{'s' * (threads != '1')}."
 
 
 def cases(rows: Rows) -> list[dict[str, Row]]:

@@ -391,14 +391,15 @@ def write_training(api: Path) -> None:
             f"`{row['recipe']}`, {row['width']}",
             f"{row['picture']}, patch {row['patch']}",
             row["batch"],
+            row["threads"],
             {"no": "float32", "bf16": "bfloat16"}[row["precision"]] + (", compiled" * (row["compiled"] == "yes")),
             f"{row['published_pairs_per_s']} ({100 * float(row['published_waiting']):.0f} %)",
             f"{row['pairs_per_s']} ({100 * float(row['waiting']):.1f} %)",
-            f"{row['times_faster']}×",
+            f"{row['times_faster']}× faster",
         ]
         for row in rows
     ]
-    header = ["network", "pictures", "batch", "ours in", "published pairs/s (waiting)", "pairs/s (waiting)", "faster"]
+    header = ["network", "pictures", "batch", "threads", "precision", "published: pairs/s (waiting)", "ours", ""]
     (api / "training_table.md").write_text(f"{report.markdown(header, lines)}\n{report.machine(rows)}\n")
 
     rows = report.newest("training_memory", ("recipe", "phase"))
