@@ -29,6 +29,7 @@ def gather(
     temperature: Tensor,
     output: nn.Conv2d,
     *maps: Tensor,
+    factor: int = 1,
     onto: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sweep once over the maps: the first half of channel attention.
@@ -38,6 +39,7 @@ def gather(
         temperature: ``(heads, 1, 1)``.
         output: The 1x1 convolution behind the attention, which is multiplied into the matrix.
         *maps: What ``project`` takes, ``(B, *, H, W)``.
+        factor: How many times higher than usual the strips are.
         onto: A map that may be overwritten with the values.
 
     Returns:
@@ -45,17 +47,18 @@ def gather(
     """
     gram = squares_query = squares_key = None
     values = onto
-    for strip in strips(maps[0], halo=1, factor=2):
+    for strip in strips(maps[0], halo=1, factor=factor):
         query, key, value = (strip.inner(x) for x in project(*(strip.of(x) for x in maps)))
         if values is None:
             values = empty_map(value, maps[0].shape[2])
         values[:, :, strip.top : strip.bottom] = value
         exact = torch.promote_types(query.dtype, torch.float32)
         query, key = (rearrange(x, "b c h w -> b (h w) c") for x in (query, key))
+        products = [of_query.mT @ of_key for of_query, of_key in zip(query, key, strict=True)]  # a bmm would copy both
         parts = (
-            (query.mT @ key).to(exact),
-            query.square().sum(dim=1, dtype=exact),
-            key.square().sum(dim=1, dtype=exact),
+            torch.stack(products).to(exact),
+            query.square().sum(dim=1).to(exact),
+            key.square().sum(dim=1).to(exact),
         )
         if gram is None:
             gram, squares_query, squares_key = parts
@@ -107,7 +110,9 @@ class FastChannelAttention(ChannelAttention):
         def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             return self._mixed(norm(x)).chunk(3, dim=1)
 
-        return gather(project, self.temperature, self.project, x, onto=onto)
+        # the row that neighbouring strips share costs a dense convolution more than what leaves the cache
+        factor = 2 if self.qkv_local.groups == 1 else 1
+        return gather(project, self.temperature, self.project, x, factor=factor, onto=onto)
 
 
 HALOS: dict[type[nn.Module], int] = {LeFF: 1, ConvMlp: 0}

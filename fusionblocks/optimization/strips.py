@@ -132,4 +132,5 @@ def empty_map(like: Tensor, height: int) -> Tensor:
 
 
 def _rows(x: Tensor, factor: int) -> int:
-    return factor * max(MIN_ROWS, PIXELS // (x.shape[0] * x.shape[3]))
+    pixels = PIXELS * 4 // x.element_size()
+    return factor * max(MIN_ROWS, pixels // (x.shape[0] * x.shape[3]))
