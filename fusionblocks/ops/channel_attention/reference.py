@@ -46,7 +46,9 @@ def cosines(query: Tensor, key: Tensor) -> Tensor:
 
 def _norms(x: Tensor, dtype: torch.dtype, half: bool) -> Tensor:
     """Return the norm of each channel, ``(b, h, c, 1)``."""
-    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+    # on a CPU a sum in another dtype copies its input; that in bfloat16 is kept in float32 too and rounded at its end
+    own = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=None if own else dtype).to(dtype)
     if half:
         # Of float16 channels only zeros are below EPS. An infinite norm keeps their cosines 0 and makes their
         # gradient 0, since 1 / EPS does not fit into float16.
