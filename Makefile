@@ -68,7 +68,7 @@ demo: $(VENV)/.installed ## Fuse a synthetic pair and say where the pictures are
 	$(BIN)/fusionblocks demo --output outputs/demo
 
 picture: $(VENV)/.installed-dev ## Draw the tracked pictures again: the README's and the degradations'.
-	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/pictures.py
 
 clean: ## Remove what was built; the environment stays.
 	rm -rf docs/_build docs/api build dist outputs .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Write what the documentation takes from the package: an API page a module, tables, and the sample's pictures.
+"""Write what the documentation takes from the package: an API page a module, tables, pictures and measurements.
 
 Everything goes to ``docs/api``, which is built and not tracked. Names come from the packages' own tables, so a public
 name without a page is impossible.
@@ -11,21 +11,20 @@ import importlib
 import inspect
 import re
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+import benchmark_tables
+import pictures
 import torch
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
-from torch import Tensor
 
 import fusionblocks as fb
 
 logger = logging.getLogger(__name__)
 
-SCENE = {"seed": 10, "height": 360, "width": 480}
 PACKAGES = {
     "ops": "Operators",
     "image": "Pictures",
@@ -51,13 +50,9 @@ def write_all(docs: Path) -> None:
     (api / "conventions_table.md").write_text(conventions_table())
     (api / "losses_table.md").write_text(losses_table())
     (api / "presets_table.md").write_text(presets_table())
-    write_pictures(api)
-    write_comparison(api)
-    sys.path.insert(0, str(docs.parent))  # where the benchmarks are
-    write_performance(api)
-    write_guidance(api)
-    write_training(api)
-    write_quality(api)
+    pictures.write_sample(api)
+    pictures.write_comparison(api)
+    benchmark_tables.write_all(api)
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------
@@ -232,12 +227,12 @@ def conventions_table() -> str:
 
     What departs from the default is bold; a metric that a convention leaves to the default is left empty.
     """
-    pictures = gray_sample()
+    sample = pictures.gray_sample()
     conventions = fb.metrics.CONVENTIONS.values()
-    scores = [fb.metrics.evaluate(*pictures, convention=convention.name) for convention in conventions]
+    scores = [fb.metrics.evaluate(*sample, convention=convention.name) for convention in conventions]
     rows = []
     for name, metric in fb.metrics.METRICS.items():
-        default = f"{metric.function(*pictures).item():.3f}"
+        default = f"{metric.function(*sample).item():.3f}"
         cells = [f"{score[name].item():.3f}" for score in scores]
         cells = [cell if cell == default else f"**{cell}**" for cell in cells]
         decided = [name in convention.published or name in convention.options for convention in conventions]
@@ -281,15 +276,6 @@ def presets_table() -> str:
     return table(["preset", "from", "weights", "options"], rows)
 
 
-def gray_sample() -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sample's fused, infrared and visible gray levels, uint8 ``(1, 1, H, W)`` each."""
-    luma = {name: fb.image.luma(picture[None]) for name, picture in sample().items()}
-    fused, infrared, visible = (
-        luma[name].mul(255).round().to(torch.uint8) for name in ("fused", "infrared", "visible")
-    )
-    return fused, infrared, visible
-
-
 def sections(doc: str) -> tuple[str, str]:
     """Return the first sentence of a docstring and its ``Reference:`` section, each on one line."""
     summary = " ".join(doc.partition("\n\n")[0].split())
@@ -301,213 +287,3 @@ def markdown(text: str) -> str:
     """Return a line of reST as Markdown: literals and roles."""
     text = re.sub(r":\w+:`~?([^`<]+)`", lambda match: f"`{match.group(1).rpartition('.')[2]}`", text)
     return text.replace("``", "`").replace("|", r"\|")
-
-
-# --- pictures ------------------------------------------------------------------------------------------------------
-
-
-def sample() -> dict[str, Tensor]:
-    """Return the sample pair and its fusion, RGB ``(3, H, W)`` each."""
-    scene = fb.data.synthetic_scene(**SCENE)
-    fused = fb.fuse(scene.infrared, scene.visible)
-    return {"infrared": scene.infrared.expand(3, -1, -1), "visible": scene.visible, "fused": fused}
-
-
-def write_pictures(api: Path) -> None:
-    """Write the sample pair and its fusion as JPEG."""
-    try:
-        pictures = sample()
-    except (ImportError, AttributeError) as error:
-        logger.warning("the sample pictures cannot be made: %s", error)
-        return
-    for name, picture in pictures.items():
-        fb.image.write_image(api / f"{name}.jpg", fb.image.tensor_to_array(picture))
-
-
-def write_comparison(api: Path) -> None:
-    """Write the plot of four ways to fuse a few small scenes."""
-    from fusionblocks.metrics import Comparison, FusionEvaluator
-
-    metrics = ("EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM")
-    evaluators: dict[str, FusionEvaluator] = {}
-    for seed in range(6):
-        scene = fb.data.synthetic_scene(seed, height=192, width=256)
-        infrared, visible = scene.infrared, fb.image.luma(scene.visible)
-        methods = {
-            "fusionblocks": fb.image.luma(fb.fuse(scene.infrared, scene.visible)),
-            "laplacian": fb.image.luma(fb.fuse(scene.infrared, scene.visible, model="laplacian")),
-            "maximum": torch.maximum(infrared, visible),
-            "mean": (infrared + visible) / 2,
-        }
-        for method, fused in methods.items():
-            evaluator = evaluators.setdefault(method, FusionEvaluator(metrics=metrics))
-            evaluator.update(*(picture.clamp(0, 1)[None] for picture in (fused, infrared, visible)))
-    tables = {method: evaluator.compute() for method, evaluator in evaluators.items()}
-    Comparison(tables).plot(api / "comparison.png")
-
-
-def write_performance(api: Path) -> None:
-    """Write the benchmarks' newest rows as tables, and plots of them, from the tracked files."""
-    from benchmarks import plot, report
-
-    for suite in report.SUITES:
-        for place in report.PLACES:
-            text = report.page(suite, place)
-            rows = report.read(suite, place)
-            if rows:
-                name = f"{suite}_{place}.png"
-                plot.draw(rows).savefig(api / name, dpi=150)
-                text += f"\n![Times faster than the published formulation, each case](/api/{name})\n"
-            (api / f"{suite}_{place}.md").write_text(text)
-
-
-def write_guidance(api: Path) -> None:
-    """Write what guides and the networks that they guide cost, as a table from the tracked file."""
-    from benchmarks import report
-
-    rows = report.newest("guidance", ("name", "settings", "height", "width"))
-    lines = [
-        [
-            f"`{row['name']}`",
-            row["settings"],
-            f"{row['height']}x{row['width']}",
-            f"{report.digits(row['p50_s'])} s",
-            f"{row['peak_mib']} MiB",
-            f"{row['weights_mib']} MiB",
-        ]
-        for row in rows
-    ]
-    table = report.markdown(["", "settings", "picture", "median", "peak beside the weights", "weights"], lines)
-    (api / "guidance_table.md").write_text(f"{table}\n{report.machine(rows)}\n")
-
-
-def write_training(api: Path) -> None:
-    """Write how fast training is and what memory it takes, as tables from the tracked files."""
-    from benchmarks import report
-
-    rows = report.newest("training", ("recipe", "width", "picture", "patch", "precision", "compiled", "clock"))
-    lines = [
-        [
-            f"`{row['recipe']}`, {row['width']}",
-            f"{row['picture']}, patch {row['patch']}",
-            row["batch"],
-            row["threads"],
-            {"no": "float32", "bf16": "bfloat16"}[row["precision"]] + (", compiled" * (row["compiled"] == "yes")),
-            f"{row['published_pairs_per_s']} ({100 * float(row['published_waiting']):.0f} %)",
-            f"{row['pairs_per_s']} ({100 * float(row['waiting']):.1f} %)",
-            f"{row['times_faster']}× faster",
-        ]
-        for row in rows
-    ]
-    header = ["network", "pictures", "batch", "threads", "precision", "published: pairs/s (waiting)", "ours", ""]
-    (api / "training_table.md").write_text(f"{report.markdown(header, lines)}\n{report.machine(rows)}\n")
-
-    rows = report.newest("training_memory", ("recipe", "phase"))
-    lines = [
-        [f"`{row['recipe']}`", row["phase"], row["batches"], row["patch"], f"{row['peak_gib']} GiB", row["seconds"]]
-        for row in rows
-    ]
-    text = report.markdown(
-        ["recipe", "phase", "batches a step", "patch", "peak of the process", "seconds a step"], lines
-    )
-    (api / "training_memory_table.md").write_text(f"{text}\n{report.machine(rows)}\n")
-
-
-def write_quality(api: Path) -> None:
-    """Write what the library's own network scores, and its variants, as tables from the tracked files."""
-    from benchmarks import quality, report
-
-    for name, title in (("quality", "method"), ("ablation", "trained with")):
-        rows = report.newest(name, ("variant", "set"))
-        sets = dict.fromkeys(row["set"] for row in rows)
-        tables = []
-        for chosen in sets:
-            lines = [
-                [row["variant"], *(f"{float(row[metric]):.2f}" for metric in quality.METRICS)]
-                for row in rows
-                if row["set"] == chosen
-            ]
-            tables.append(f"{chosen}\n\n{report.markdown([title, *quality.METRICS], lines)}")
-        (api / f"{name}_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
-    rows = report.newest("quality_speed", ("variant", "set"))
-    lines = [[row["variant"], f"{row['p50_s']} s ({row['p20_s']} to {row['p80_s']})", row["psnr_db"]] for row in rows]
-    text = report.markdown(["480x640", "median (20 % to 80 %)", "PSNR in dB"], lines)
-    (api / "quality_speed_table.md").write_text(f"{text}\n{report.machine(rows)}\n")
-
-
-def write_degradations(file: Path) -> None:
-    """Write a contact sheet: a column a degradation, a row a strength, the clean pictures on top."""
-    from PIL import Image, ImageDraw
-
-    height, width, margin = 114, 152, 20
-    strengths = (0.0, 0.3, 0.6, 1.0)
-    kinds = fb.data.DEGRADATIONS
-    scene = fb.data.synthetic_scene(10, height=2 * height, width=2 * width, time="dusk")
-    sheet = Image.new("RGB", (margin + width * len(kinds), margin + height * len(strengths)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, kind in enumerate(kinds):
-        clean = scene.infrared if kind == "stripes" else scene.visible
-        draw.text((margin + (column + 0.5) * width, margin / 2), kind, fill="black", anchor="mm")
-        for row, strength in enumerate(strengths):
-            degraded = fb.data.degrade(clean, kind, strength=strength, generator=torch.Generator().manual_seed(3))
-            cell = Image.fromarray(fb.image.tensor_to_array(degraded)).convert("RGB").resize((width - 2, height - 2))
-            sheet.paste(cell, (margin + column * width, margin + row * height))
-            draw.text((margin / 2, margin + (row + 0.5) * height), f"{strength:g}", fill="black", anchor="mm")
-    sheet.save(file, quality=72, optimize=True)  # noise makes large files
-
-
-def difficult() -> dict[str, tuple[Tensor, Tensor]]:
-    """Return pairs that are hard to fuse, by what is hard about them."""
-    night = fb.data.synthetic_scene(10, height=228, width=304)
-    dusk = fb.data.synthetic_scene(14, height=228, width=304, time="dusk")
-    smoke = fb.data.synthetic_scene(12, height=228, width=304, haze=0.9)
-    # every person as warm as what surrounds them
-    person = (night.mask == fb.data.CLASS_NAMES.index("person"))[None]
-    as_warm = night.infrared.where(~person, night.infrared[~person].median())
-    flat = fb.data.degrade(dusk.visible, "low_contrast", strength=0.9)
-    glare = fb.data.degrade(dusk.visible, "over_exposure", strength=0.8)
-    return {
-        "night": (night.infrared, night.visible),
-        "dusk": (dusk.infrared, dusk.visible),
-        "haze": (smoke.infrared, smoke.visible),
-        "glare": (dusk.infrared, glare),
-        "flat light": (dusk.infrared, flat),
-        "no one is warm": (as_warm, night.visible),
-    }
-
-
-def write_difficult(file: Path) -> None:
-    """Write a contact sheet: a row a difficulty; infrared, visible, maximum, classical pyramid and our network."""
-    from PIL import Image, ImageDraw
-
-    height, width, margin = 228, 304, 20
-    pairs = difficult()
-    titles = ("infrared", "visible", "maximum", "laplacian", "fusionblocks")
-    sheet = Image.new("RGB", (margin + width * len(titles), margin + height * len(pairs)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        draw.text((margin + (column + 0.5) * width, margin / 2), title, fill="black", anchor="mm")
-    for row, (name, (infrared, visible)) in enumerate(pairs.items()):
-        brighter = torch.maximum(infrared, fb.image.luma(visible))
-        cells = [
-            infrared.expand(3, -1, -1),
-            visible,
-            fb.image.with_luma(brighter[None], visible[None])[0],
-            fb.fuse(infrared, visible, model="laplacian"),
-            fb.fuse(infrared, visible),
-        ]
-        for column, cell in enumerate(cells):
-            picture = Image.fromarray(fb.image.tensor_to_array(cell)).resize((width - 2, height - 2))
-            sheet.paste(picture, (margin + column * width, margin + row * height))
-        label = Image.new("RGB", (height, margin), "white")
-        ImageDraw.Draw(label).text((height / 2, margin / 2), name, fill="black", anchor="mm")
-        sheet.paste(label.rotate(90, expand=True), (0, margin + row * height))
-    sheet.save(file, quality=80, optimize=True)
-
-
-if __name__ == "__main__":  # the pictures that are tracked
-    images = Path(__file__).parent / "images"
-    row = torch.cat(list(sample().values()), dim=2)
-    fb.image.write_image(images / "demo.jpg", fb.image.tensor_to_array(row))
-    write_degradations(images / "degradations.jpg")
-    write_difficult(images / "difficult.jpg")
