@@ -100,7 +100,7 @@ def ssim_map(
     kernel = gaussian_kernel(sigma, window_size, dtype=dtype, device=x.device)
     if padding != "valid":
         x, y = (add_border(picture, window_size // 2, padding) for picture in (x, y))
-    with no_autocast(x.device.type):  # products with banded matrices, which a CPU is better at than at convolutions
+    with no_autocast(x.device.type):  # autocast would narrow the products that filter
         moments = filter_valid(torch.stack((x, y, x * x, y * y, x * y)), kernel)
     mean_x, mean_y, square_x, square_y, product = moments.unbind(0)
     variances = (square_x - mean_x * mean_x) + (square_y - mean_y * mean_y)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from einops import einsum, rearrange
@@ -145,8 +144,11 @@ class FastResidualTransformerGroup(ResidualTransformerGroup):
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``, the residual included."""
         check_features("x", x, self.channels)
-        y, spare = x, None
-        blocks: Any = [block for pair in self.pairs.children() for block in pair.children()]
+        blocks = [block for pair in self.pairs.children() for block in pair.children()]
+        if not all(isinstance(block, FastTransformerBlock) for block in blocks):
+            return super().forward(x)
+        y: Tensor = x
+        spare: Tensor | None = None
         for block in blocks:
             y, spare = block(y, spare), None if y is x else y
         return in_strips(lambda x, y: x + self.bottleneck(y), x, y, halo=2, factor=2, onto=(y,))

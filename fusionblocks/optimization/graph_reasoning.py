@@ -54,7 +54,7 @@ class FastModalityGraph(ModalityGraph):
         for_reset, for_update = gates.weight.flatten(1).chunk(2)
         reset_bias, update_bias = gates.bias.chunk(2)
         reset = _of_both(for_reset, reset_bias, message, node).sigmoid_()
-        # tanh(x) = 2 sigmoid(2x) - 1, which takes a third of the time
+        # tanh(x) = 2 sigmoid(2x) - 1, and the sigmoid is the faster of the two
         state = _of_both(2 * candidate.weight.flatten(1), 2 * candidate.bias, message, reset.mul_(node))
         state = state.sigmoid_().mul_(2).sub_(1).sub_(node)
         del reset
@@ -76,12 +76,12 @@ class FastGraphReasoning(GraphReasoning):
 
     def forward(self, infrared: Tensor, visible: Tensor) -> GraphFeatures:
         """Reason over both modalities, each ``(B, C, H, W)``."""
-        return self.all([infrared, visible])
+        return self.features([infrared, visible])
 
-    def all(self, maps: list[Tensor]) -> GraphFeatures:
+    def features(self, maps: list[Tensor]) -> GraphFeatures:
         """Return all features, and take the infrared and the visible map out of the list."""
         nodes = self._nodes(maps)
-        return in_strips(self._reason, *nodes, halo=1, factor=2, onto=nodes[:3])
+        return in_strips(self._reason, *nodes, halo=1, factor=2, onto=nodes[: len(GraphFeatures._fields)])
 
     def fused(self, maps: list[Tensor]) -> Tensor:
         """Return the fused features alone, and take the infrared and the visible map out of the list."""

@@ -39,7 +39,7 @@ class FastSMFNet(SMFNet):
         del thermal, bright
         wanted = self.optimization.outputs
         if wanted is None or "features" in wanted:
-            fused, *graph = self.graph_reasoning.all(shallow)
+            fused, *graph = self.graph_reasoning.features(shallow)
             base = features["base_infrared"] + features["base_visible"]
             detail = features["detail_infrared"] + features["detail_visible"]
             features |= dict(zip(("graph_infrared", "graph_visible"), graph, strict=True))

@@ -16,7 +16,7 @@ from torch import Tensor
 Result = TypeVar("Result", bound=Tensor | tuple[Tensor, ...])
 
 PIXELS = 10240
-"""Pixels of a strip, of the order that a core's cache holds at 64 channels."""
+"""Pixels of a strip, of the order that a core's cache holds at 64 channels of float32."""
 MIN_ROWS = 8
 
 
@@ -132,5 +132,5 @@ def empty_map(like: Tensor, height: int) -> Tensor:
 
 
 def _rows(x: Tensor, factor: int) -> int:
-    pixels = PIXELS * 4 // x.element_size()
+    pixels = PIXELS * torch.float32.itemsize // x.element_size()
     return factor * max(MIN_ROWS, pixels // (x.shape[0] * x.shape[3]))

@@ -254,8 +254,6 @@ def test_validation_writes_scores_and_pictures(tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_used_by_the_network_alone(tmp_path: Path) -> None:
-    from accelerate.state import AcceleratorState
-
     seen = []
 
     class Watching(ToyNet):
@@ -264,11 +262,7 @@ def test_bfloat16_is_used_by_the_network_alone(tmp_path: Path) -> None:
             seen.append(output.dtype)
             return output
 
-    AcceleratorState._reset_state(True)
-    try:
-        toy_train(tmp_path, network=Watching(), precision="bf16", of=recipe(epochs=None, steps=2))
-    finally:
-        AcceleratorState._reset_state(True)
+    toy_train(tmp_path, network=Watching(), precision="bf16", of=recipe(epochs=None, steps=2))
     assert set(seen) == {torch.bfloat16}
     assert all(isinstance(line["loss"], float) for line in read_log(tmp_path))
 
