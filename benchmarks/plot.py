@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,20 @@ def draw(rows: report.Rows) -> Figure:
     from matplotlib.ticker import LogLocator
 
     cases = report.cases(rows)
-    names = list(dict.fromkeys(row["implementation"] for row in rows if row["implementation"] != report.PUBLISHED))
-    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
-    bars = sum(len(case) - 1 for case in cases) + len(cases)
+    names = list(dict.fromkeys(name for case in cases for name in drawn(case)))
+    plain = list(dict.fromkeys(name.removesuffix(report.COMPILED) for name in names))
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(plain)}
+    bars = sum(len(drawn(case)) + 1 for case in cases)
     figure = Figure(figsize=(8, BAR * bars + 1.2), layout="constrained")
     axes = figure.subplots()
     place, ticks, labels = 0.0, [], []
     for case in cases:
         top = place
-        for name in (name for name in names if name in case):
+        for name in drawn(case):
             faster = float(case[name]["times_faster"])
-            axes.barh(place, faster - 1, left=1, color=colours[name], label=name)
+            colour = colours[name.removesuffix(report.COMPILED)]
+            face = "white" if name.endswith(report.COMPILED) else colour
+            axes.barh(place, faster - 1, left=1, facecolor=face, edgecolor=colour, label=name)
             axes.annotate(f" {faster:.2g}×", (max(faster, 1), place), va="center", fontsize=7)
             place += 1
         ticks.append((top + place - 1) / 2)
@@ -51,8 +54,16 @@ def draw(rows: report.Rows) -> Figure:
     axes.axvline(1, color="#333333", linewidth=1)
     axes.set_xlabel("times faster than the published formulation")
     handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(names), fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(names), 4), fontsize=8)
     return figure
+
+
+def drawn(case: Mapping[str, report.Row]) -> list[str]:
+    """Return the implementations to draw: all but the yardstick, and the reference where it serves as ours."""
+    ours = case.get(report.OURS)
+    left_out = {report.PUBLISHED} | ({report.REFERENCE} if ours and ours["backend"] == "torch" else set())
+    left_out |= {name + report.COMPILED for name in left_out - {report.PUBLISHED}}
+    return sorted(case.keys() - left_out, key=lambda name: (name.removesuffix(report.COMPILED), name))
 
 
 def title(row: report.Row) -> str:
