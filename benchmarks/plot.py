@@ -61,9 +61,14 @@ def draw(rows: report.Rows) -> Figure:
 def drawn(case: Mapping[str, report.Row]) -> list[str]:
     """Return the implementations to draw: all but the yardstick, and the reference where it serves as ours."""
     ours = case.get(report.OURS)
-    left_out = {report.PUBLISHED} | ({report.REFERENCE} if ours and ours["backend"] == "torch" else set())
-    left_out |= {name + report.COMPILED for name in left_out - {report.PUBLISHED}}
-    return sorted(case.keys() - left_out, key=lambda name: (name.removesuffix(report.COMPILED), name))
+    ours_is_reference = ours is not None and ours["backend"] == "torch"
+    names = [
+        name
+        for name in case
+        if name != report.PUBLISHED
+        and not (ours_is_reference and name.removesuffix(report.COMPILED) == report.REFERENCE)
+    ]
+    return sorted(names, key=lambda name: (name.removesuffix(report.COMPILED), name))
 
 
 def title(row: report.Row) -> str:

@@ -51,7 +51,6 @@ NARROW: dict[str, dict[str, Any]] = {
     "sgafusion": {"channels": 4, "semantic_channels": 8},
 }
 PACKAGES = ("torch", "accelerate")
-ROUNDS = 3
 VARIANTS = ({"precision": "no"}, {"precision": "bf16"})  # of ``train``; the published loops have float32 alone
 COMPILED = {"precision": "no", "compile": True}
 WARM_UP = 2  # steps in which a network is compiled

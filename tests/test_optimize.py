@@ -70,7 +70,6 @@ def test_strips_of_any_height_are_the_same_function(networks, name: str, outputs
     assert_equal_outputs(fast(**inputs), expected, 1e-10)
 
 
-@torch.no_grad()
 def test_strips_of_narrow_numbers_are_higher() -> None:
     heights = [next(strips.strips(torch.empty(1, 1, 480, 640, dtype=dtype), halo=0)).bottom
                for dtype in (torch.float64, torch.float32, torch.bfloat16)]  # fmt: skip
@@ -78,9 +77,11 @@ def test_strips_of_narrow_numbers_are_higher() -> None:
 
 
 @torch.no_grad()
-def test_blocks_of_ones_own_may_stand_in_a_group(networks, monkeypatch) -> None:
+@pytest.mark.parametrize("place", ["block", "pair"])
+def test_blocks_of_ones_own_may_stand_in_a_group(networks, place: str, monkeypatch) -> None:
     model = copy.deepcopy(networks["smfnet"]).double()
-    model.encoder.base.layers[0].pairs[0][1] = nn.Conv2d(model.config.channels, model.config.channels, 1).double()
+    pairs = model.encoder.base.layers[0].pairs
+    (pairs if place == "pair" else pairs[0])[0] = nn.Conv2d(pairs[0][0].channels, pairs[0][0].channels, 1).double()
     inputs = {key: value.double() for key, value in pair("smfnet", 45, 33).items()}
     monkeypatch.setattr(strips, "PIXELS", 1)
     assert_equal_outputs(fb.optimize(model)(**inputs), model(**inputs), 1e-10)

@@ -54,7 +54,7 @@ def train(
     keep: Annotated[int, typer.Option(help="How many of the newest checkpoints stay, besides the best.")] = 2,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files too.")] = False,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile with torch.compile: minutes at first, faster steps then.")
+        bool, typer.Option("--compile", help="Compile with torch.compile: minutes at the start of each phase.")
     ] = False,
 ) -> None:
     """Train a network as its paper did, or as a recipe of your own says.

@@ -144,7 +144,7 @@ class FastResidualTransformerGroup(ResidualTransformerGroup):
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``, the residual included."""
         check_features("x", x, self.channels)
-        blocks = [block for pair in self.pairs.children() for block in pair.children()]
+        blocks = [block for pair in self.pairs for block in (pair if type(pair) is nn.Sequential else [pair])]
         if not all(isinstance(block, FastTransformerBlock) for block in blocks):
             return super().forward(x)
         y: Tensor = x

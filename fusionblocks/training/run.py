@@ -64,7 +64,7 @@ def train(
         progress: Whether to show a progress bar.
         tensorboard: Whether to write TensorBoard's files.
         compile: Whether to compile network and losses with :func:`torch.compile`: minutes at the start of each phase,
-            faster steps from then on.
+            for steps that may take less time.
 
     Returns:
         The trained network in evaluation mode.

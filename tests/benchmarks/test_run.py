@@ -233,6 +233,14 @@ def test_tables_and_plots_come_from_the_newest_rows(in_this_process: measuring.W
     assert [file.name for file in (tmp_path / "plots").iterdir()] == ["ops_cpu.png"]
 
 
+def test_the_reference_is_not_drawn_beside_itself() -> None:
+    names = ("published", "reference", "reference, compiled", "fusionblocks", "published, compiled")
+    for backend, left in {"torch": 2, "triton": 4}.items():
+        drawn = plot.drawn({name: {"backend": backend} for name in names})
+        assert len(drawn) == left
+        assert {"fusionblocks", "published, compiled"} <= set(drawn)
+
+
 def test_the_tracked_tables_can_be_read() -> None:
     for suite in report.SUITES:
         for row in report.read(suite, "cpu"):

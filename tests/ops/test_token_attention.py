@@ -35,6 +35,18 @@ class TestTokenAttention(OperatorTester):
         "many": shapes(1, 2, 1001, 7, 8, 8),
     }
 
+    def test_few_queries_differentiate_twice(self) -> None:
+        inputs = [x.float().requires_grad_() for x in self.tensors("tokens ask pixels").values()]
+        doubles = [x.detach().double().requires_grad_() for x in inputs]
+
+        def second(function, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            (first,) = torch.autograd.grad(function(query, key, value).square().sum(), query, create_graph=True)
+            return torch.autograd.grad(first.square().sum(), key)[0]
+
+        assert relative_rms(second(ops.token_attention, *inputs), second(formula, *doubles)) < 1e-5
+        with torch.no_grad():
+            assert relative_rms(ops.token_attention(*inputs), formula(*doubles)) < 1e-6
+
     def test_scale(self) -> None:
         tensors = self.tensors()
         assert relative_rms(ops.token_attention(**tensors, scale=2), formula(**tensors, scale=2)) < 1e-12

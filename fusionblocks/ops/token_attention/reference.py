@@ -14,9 +14,11 @@ def token_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | No
     # So few queries that their weights are no larger than the keys or the values: two matrix products take these in
     # whatever strides they come, where PyTorch's fused attention would first turn all of them into rows, and on a GPU
     # give all keys to a few of its cores. Narrow dtypes would round the logits.
+    # They also differentiate twice, which the fused attention does not.
     few = query.shape[-2] <= max(width, value_width) and query.dtype in (torch.float32, torch.float64)
-    rows = key.stride(-1) == value.stride(-1) == 1
-    if few and not (rows and query.device.type == "cpu"):
+    rows = key.stride(-1) == value.stride(-1) == 1 and query.device.type == "cpu"
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    if few and (learns or not rows):
         factor = width**-0.5 if scale is None else scale
         return (factor * query @ key.mT).softmax(-1) @ value
     return cross_attention(query, key, value, scale)
