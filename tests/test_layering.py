@@ -18,7 +18,7 @@ PACKAGE = ROOT / "fusionblocks"
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer may import beside the standard library, itself and ``fusionblocks._lazy``."""
+    """What a layer may import beside the standard library, itself, ``fusionblocks._lazy`` and ``_support``."""
 
     third_party: frozenset[str] = frozenset()
     ours: frozenset[str] = frozenset()
@@ -35,6 +35,7 @@ def layer(third_party: str = "", ours: str = "", first_use: str = "", facade: bo
 BELOW_INFERENCE = "_loading image ops blocks losses metrics data guidance models"
 LAYERS = {
     "_lazy": layer(),
+    "_support": layer("torch numpy"),
     "_loading": layer("torch safetensors"),
     "image": layer("torch numpy PIL tifffile"),
     "ops": layer("torch"),
@@ -133,8 +134,8 @@ def violations(path: str, source: str) -> list[str]:
 def _ours(unit: str, parts: list[str], rest: list[str], rules: Layer, deferred: bool) -> str | None:
     """Return why ``fusionblocks.<rest>`` is closed to a file, or None."""
     target = rest[0] if rest else ""
-    if target == "_lazy":
-        return None
+    if target in ("_lazy", "_support"):
+        return None if unit != "_support" or target == unit else "_support imports nothing of the package"
     if target not in LAYERS:
         return None if rules.facade else "the package's front door leads everywhere; import the layer's module"
     if target == "ops" and rest[-1] == "kernels" or rest[2:3] == ["kernels"]:
@@ -166,6 +167,8 @@ def test_file_keeps_to_its_layer(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
+        ("_support/autocast.py", "from fusionblocks._lazy import module"),
+        ("_support/autocast.py", "from fusionblocks.image import luma"),
         ("image/color.py", "from fusionblocks.blocks import SDFM"),
         ("image/color.py", "import einops"),
         ("image/color.py", "from ..ops import channel_attention"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionblocks._support.autocast import no_autocast
 from fusionblocks.image.padding import Padding, reflect_pad
 
 #: What lies beyond the edge: the picture mirrored at its edge pixels, its edge pixels repeated, or zero.
@@ -192,10 +192,3 @@ def separable(x: Tensor, kernel: Tensor) -> Tensor:
         planes = F.conv2d(planes, kernel.view(1, 1, -1, 1))
         planes = F.conv2d(planes, kernel.view(1, 1, 1, -1))
         return planes.reshape(*x.shape[:-2], *planes.shape[-2:])
-
-
-def no_autocast(device: str) -> AbstractContextManager[object]:
-    """Keep autocast, where it is on for a type of device, out of what follows."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()

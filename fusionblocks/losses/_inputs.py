@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from fusionblocks._support.autocast import no_autocast
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.color import luma
-from fusionblocks.image.filters import no_autocast
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from fusionblocks._support.autocast import autocast_enabled
+
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -57,16 +59,10 @@ def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors in autocast's dtype where autocast is on, as PyTorch's own attention is cast (not float64)."""
     return tuple(
         tensor.to(torch.get_autocast_dtype(tensor.device.type))
-        if autocast_enabled(tensor) and tensor.dtype != torch.float64
+        if autocast_enabled(tensor.device.type) and tensor.dtype != torch.float64
         else tensor
         for tensor in tensors
     )
-
-
-def autocast_enabled(tensor: Tensor) -> bool:
-    """Return whether autocast is on for the tensor's device."""
-    device = tensor.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_temperature_kind(temperature: Tensor, query: Tensor) -> None:

@@ -5,12 +5,10 @@ Legend: b batch, h heads, c channels of a head, n positions, o output channels.
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 
-from fusionblocks.ops._checks import autocast_enabled
+from fusionblocks._support.autocast import no_autocast
 
 EPS = 1e-12  # the smallest norm, that of torch.nn.functional.normalize
 
@@ -20,8 +18,7 @@ def channel_attention(
 ) -> Tensor:
     """Compute ``softmax(temperature * cosines(query, key)) @ value``, the projection folded into the matrix."""
     # The arguments have their final dtypes; autocast would round the float32 logits of float16 input again.
-    disabled = torch.autocast(query.device.type, enabled=False) if autocast_enabled(query) else contextlib.nullcontext()
-    with disabled:
+    with no_autocast(query.device.type):
         logits = cosines(query, key)
         attention = (logits * temperature.to(logits.dtype)).softmax(dim=-1)  # b h c c
         if projection is None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusionblocks._support.autocast import no_autocast
 from fusionblocks.ops.channel_attention import launch
 from fusionblocks.ops.channel_attention.reference import EPS
 
@@ -159,8 +160,7 @@ def _alone(tensor: Tensor) -> Iterator[None]:
     """On the tensor's device, and without autocast, which would round the small float32 matrices."""
     device = tensor.device
     with contextlib.ExitStack() as stack:
-        if torch.amp.is_autocast_available(device.type):
-            stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(no_autocast(device.type))
         if tensor.is_cuda:
             stack.enter_context(torch.cuda.device(device))
         yield
