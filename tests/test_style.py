@@ -91,7 +91,8 @@ def test_every_example_stands_alone(public: list[object]) -> None:
 def test_every_block_names_its_source() -> None:
     from fusionblocks import blocks
 
-    docs = {name: inspect.getdoc(getattr(blocks, name)) or "" for name in blocks.__all__}
+    classes = {name: cls for name in blocks.__all__ if isinstance(cls := getattr(blocks, name), type)}
+    docs = {name: inspect.getdoc(cls) or "" for name, cls in classes.items()}
     lacking = [name for name, doc in docs.items() if not re.search(r"^Reference:\n\s+\S", doc, re.MULTILINE)]
     assert not lacking, f"no Reference: in the docstring of {', '.join(lacking)}"
 

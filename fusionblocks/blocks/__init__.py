@@ -48,6 +48,8 @@ _MODULES = {
     # SGDFuse
     "MSFEM": ".msfem",
     "HFAH": ".hfah",
+    # how far a block sees
+    "reach": "._reach",
 }
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_alike, check_divisible
+from fusionblocks.blocks._reach import in_a_row, side_by_side
 from fusionblocks.blocks.inverted_residual import InvertedResidual
 from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
 
@@ -52,6 +53,11 @@ class AffineCoupling(nn.Module):
         self.scale_first = InvertedResidual(half, expand_ratio=expand_ratio)  # psi
         self.shift_second = InvertedResidual(half, expand_ratio=expand_ratio)  # eta
         self.scale_second = InvertedResidual(half, expand_ratio=expand_ratio)  # rho
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        second = side_by_side(self.shift_second, self.scale_second)
+        return in_a_row(self.mix, second, side_by_side(self.shift_first, self.scale_first))
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Mix and couple the halves.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_alike, check_divisible, check_features
+from fusionblocks.blocks._reach import in_a_row, side_by_side
 from fusionblocks.blocks.channel_attention import CrossChannelAttention
 from fusionblocks.blocks.inverted_residual import InvertedResidual
 from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
@@ -45,6 +46,10 @@ class DetailNode(nn.Module):
         self.shift_second = InvertedResidual(half, expand_ratio=expand_ratio)  # phi
         self.scale_first = InvertedResidual(half, expand_ratio=expand_ratio)  # rho
         self.shift_first = InvertedResidual(half, expand_ratio=expand_ratio)  # eta
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.mix, self.shift_second, side_by_side(self.scale_first, self.shift_first))
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Mix and couple the halves.

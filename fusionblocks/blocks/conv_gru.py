@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row
 
 
 class ConvGRUCell(nn.Module):
@@ -43,6 +44,10 @@ class ConvGRUCell(nn.Module):
         self.candidate = nn.Conv2d(in_channels + hidden, hidden, kernel_size, padding=kernel_size // 2)
         for conv in (self.gates, self.candidate):
             nn.init.normal_(conv.weight, std=0.01)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.gates, self.candidate)
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Update the hidden state.

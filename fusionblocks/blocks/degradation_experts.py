@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts
 
 
@@ -140,6 +141,10 @@ class LowLightExpert(nn.Module):
         x = self.act(self.expand(x))
         x = self.act(self.reduce(x))
         return torch.sigmoid(self.act(self.head(x)))
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.expand, self.act, self.reduce, self.act, self.head, self.act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the enhanced features plus the features themselves.

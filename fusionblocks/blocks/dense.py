@@ -7,6 +7,7 @@ from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_divisible, check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row
 
 
 class DenseLayer(nn.Module):
@@ -42,6 +43,10 @@ class DenseLayer(nn.Module):
         self.reduce = nn.Conv2d(in_channels, growth, 1)
         self.dense = nn.ModuleList(ConvNormAct(growth * (i + 1), growth, 3) for i in range(depth))
         self.merge = ConvNormAct(in_channels + growth, out_channels, 3)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.reduce, *self.dense, self.merge)
 
     def forward(self, x: Tensor) -> Tensor:
         """Extract.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_divisible, check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row
 from fusionblocks.blocks.affine_coupling import AffineCoupling
 from fusionblocks.blocks.gradient_residual_dense import GradientResidualDense
 from fusionblocks.blocks.invertible_conv import split_channels
@@ -44,6 +45,10 @@ class DetailFusion(nn.Module):
         self.couplings = nn.ModuleList(
             AffineCoupling(channels, clamp=clamp, expand_ratio=expand_ratio) for _ in range(num_layers)
         )
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.gradient_dense, *self.couplings)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fuse the sum ``(B, C, H, W)`` of both modalities' detail features to ``(B, C, H, W)``."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
 from fusionblocks.blocks._double_norm import DoubleNormConv
+from fusionblocks.blocks._reach import in_a_row
 
 
 class DSRM(nn.Module):
@@ -35,6 +36,10 @@ class DSRM(nn.Module):
         check_positive(channels=channels, depth=depth)
         self.channels = channels
         self.convs = nn.ModuleList(DoubleNormConv((i + 1) * channels, channels) for i in range(depth))
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(*self.convs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct.

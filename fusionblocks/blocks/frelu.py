@@ -7,6 +7,7 @@ from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row
 
 
 class FReLU(nn.Module):
@@ -36,6 +37,10 @@ class FReLU(nn.Module):
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         self.channels = channels
         self.condition = ConvNormAct(channels, channels, kernel_size, groups=channels, bias=True, apply_act=False)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.condition)
 
     def forward(self, x: Tensor) -> Tensor:
         """Activate.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_alike, check_positive
+from fusionblocks.blocks._reach import in_a_row, side_by_side
 
 
 class GlobalRefinement(nn.Module):
@@ -41,6 +42,10 @@ class GlobalRefinement(nn.Module):
             nn.Conv2d(2 * channels, channels, 1),
         )
         self.modulate = nn.Sequential(nn.Conv2d(3 * channels, channels, 3, padding=1), nn.LeakyReLU())
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return side_by_side(in_a_row(self.scale, self.modulate), self.modulate, self.shift)
 
     def forward(self, detail: Tensor, base: Tensor, graph: Tensor) -> Tensor:
         """Refine the graph features.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row, side_by_side
 
 SOBEL = ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0))
 
@@ -42,6 +43,12 @@ class GradientResidualDense(nn.Module):
         self.project_gradient = nn.Conv2d(channels, channels, 1)
         self.act = nn.LeakyReLU(0.2)
         self.act_out = nn.LeakyReLU(0.1)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        dense = in_a_row(self.dense1, self.act, self.dense2, self.act, self.project_dense)
+        gradient = in_a_row(side_by_side(self.sobel_x, self.sobel_y), self.project_gradient)
+        return in_a_row(self.embed, self.act, side_by_side(dense, gradient), self.act_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)`` to ``(B, C, H, W)``."""

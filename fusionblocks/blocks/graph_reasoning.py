@@ -11,6 +11,7 @@ from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_alike, check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row, side_by_side
 from fusionblocks.blocks.conv_gru import ConvGRUCell
 
 # Shapes: B batch, C channels, H W picture, n nodes of a graph, m = n - 1 neighbours of a node
@@ -72,6 +73,10 @@ class ModalityGraph(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
         self.readout = ConvNormAct(len(dilations) * channels, channels, 3, act_layer=nn.ReLU)
 
+    def reach_of_nodes(self) -> int | None:
+        """Return the rows of the nodes around a row that are seen by what comes behind them."""
+        return in_a_row(*(self.message_weight, self.update) * self.iterations, self.readout)
+
     def nodes(self, x: Tensor) -> list[Tensor]:
         """Return the nodes, each ``(B, C, H, W)``, of a feature map ``(B, C, H, W)``."""
         check_features("x", x, self.channels)
@@ -82,6 +87,10 @@ class ModalityGraph(nn.Module):
         for _ in range(self.iterations):
             nodes = [self._updated(nodes, index) for index in range(len(nodes))]
         return self.readout(torch.cat([*nodes], dim=1))
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(side_by_side(*self.node_convs), self.reach_of_nodes())
 
     def forward(self, x: Tensor) -> Tensor:
         """Reason over one modality alone, ``(B, C, H, W)`` to ``(B, C, H, W)``."""
@@ -136,6 +145,16 @@ class GraphReasoning(nn.Module):
         self.attend_infrared = nn.Conv2d(channels, 1, 1, bias=False)
         self.attend_visible = nn.Conv2d(channels, 1, 1, bias=False)
         self.fuse = nn.Conv2d(2 * channels, channels, 1)
+
+    def reach_of_nodes(self) -> int | None:
+        """Return the rows of both graphs' nodes around a row that are seen by what comes behind them."""
+        exchange = side_by_side(self.attend_infrared, self.attend_visible)
+        graphs = side_by_side(self.infrared.reach_of_nodes(), self.visible.reach_of_nodes())
+        return in_a_row(*[exchange] * self.exchanges, graphs, self.fuse)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(side_by_side(*self.infrared.node_convs, *self.visible.node_convs), self.reach_of_nodes())
 
     def forward(self, infrared: Tensor, visible: Tensor) -> GraphFeatures:
         """Reason over both modalities.

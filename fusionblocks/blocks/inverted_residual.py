@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row, of_convolution
 
 
 class InvertedResidual(nn.Module):
@@ -41,6 +42,11 @@ class InvertedResidual(nn.Module):
         self.depthwise = nn.Conv2d(hidden, hidden, 3, groups=hidden, bias=False)
         self.reduce = nn.Conv2d(hidden, out_channels, 1, bias=False)
         self.act = nn.ReLU6()
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        depthwise = of_convolution(self.depthwise, padded=1) if type(self.depthwise) is nn.Conv2d else None
+        return in_a_row(self.expand, self.act, depthwise, self.act, self.reduce)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C_in, H, W)`` to ``(B, C_out, H, W)``."""

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import of_convolution
 
 
 class InvertibleConv1x1(nn.Conv2d):
@@ -34,6 +35,10 @@ class InvertibleConv1x1(nn.Conv2d):
     def __init__(self, channels: int) -> None:
         check_positive(channels=channels)
         super().__init__(channels, channels, 1)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return of_convolution(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the channels of ``(B, C, H, W)``."""

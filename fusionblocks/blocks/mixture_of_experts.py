@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row, side_by_side
 
 
 class UniNet(nn.Module):
@@ -42,6 +43,10 @@ class UniNet(nn.Module):
         self.reduce = nn.Conv2d(channels, hidden, 3, padding=1)
         self.expand = nn.Conv2d(hidden, channels, 3, padding=1)
         self.act = nn.LeakyReLU()
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.reduce, self.act, self.expand, self.act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the expert's answer.
@@ -127,6 +132,10 @@ class MixtureOfExperts(nn.Module):
         """
         check_features("x", x, self.channels)
         return torch.softmax(self.gating(x), dim=1)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(side_by_side(self.gating, *self.experts), self.act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gated sum of the experts' answers, activated.

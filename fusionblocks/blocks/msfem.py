@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row, side_by_side
 
 
 class MSFEM(nn.Module):
@@ -53,6 +54,11 @@ class MSFEM(nn.Module):
             nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1, groups=hidden_channels),
         )
         self.gate = nn.Conv2d(2 * hidden_channels, channels, 1)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        scales = in_a_row(side_by_side(*self.scales), self.enhance)
+        return in_a_row(side_by_side(scales, self.point), self.gate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the enhanced image or features.

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
 from fusionblocks.blocks._double_norm import DoubleNormConv
+from fusionblocks.blocks._reach import in_a_row
 
 
 class S2PM(nn.Module):
@@ -38,6 +39,10 @@ class S2PM(nn.Module):
             DoubleNormConv(channels, channels),
             DoubleNormConv(channels, channels),
         )
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.convs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Perceive.

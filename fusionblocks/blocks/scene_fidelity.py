@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_divisible, check_features, check_positive
 from fusionblocks.blocks._local_global_gate import LocalGlobalGate
+from fusionblocks.blocks._reach import in_a_row
 
 
 class SceneMask(nn.Module):
@@ -82,6 +83,10 @@ class ImageHead(nn.Module):
         check_positive(channels=channels, out_channels=out_channels)
         self.channels = channels
         self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convert.

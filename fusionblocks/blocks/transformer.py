@@ -6,6 +6,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks._reach import in_a_row
 from fusionblocks.blocks.channel_attention import ChannelAttention
 
 
@@ -36,6 +37,10 @@ class LeFF(nn.Module):
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.reduce = nn.Conv2d(hidden, channels, 1)
         self.act = nn.GELU()
+
+    def reach(self) -> int | None:
+        """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""
+        return in_a_row(self.expand, self.act, self.depthwise, self.act, self.reduce, self.act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``, the residual included."""
