@@ -76,6 +76,7 @@ BLOCKS = {
 }
 IMAGE = {
     "Padding",
+    "VOID",
     "check_pair",
     "check_picture",
     "check_values",

@@ -12,6 +12,7 @@ from torch import Tensor
 from fusionblocks.data.masks import boundary_mask, class_mask
 from fusionblocks.data.pairs import ImageGroup
 from fusionblocks.image import array_to_tensor, luma, read_image
+from fusionblocks.image.labels import VOID, with_void
 
 PACKED = "packed"  # one file with red, green, blue and infrared
 BACKGROUND = 0
@@ -50,25 +51,25 @@ class PairReader:
             array = array[..., 0]
         if array.ndim == 3 or not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"labels {file} must be one number a pixel, got a picture of {array.shape} {array.dtype}")
-        found = np.flatnonzero(np.bincount(array.ravel()))
+        labels = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int64))
+        labels = with_void(labels, self.ignore_index)
         if self.num_classes is not None:
-            outside = [int(label) for label in found if label >= self.num_classes and label != self.ignore_index]
+            found = labels.flatten().bincount().nonzero().flatten().tolist()
+            outside = [label for label in found if label >= self.num_classes and label != VOID]
             if outside:
-                ignored = "" if self.ignore_index is None else f", or {self.ignore_index}"
                 raise ValueError(
-                    f"labels {file} hold {', '.join(map(str, outside))}, expected 0 to {self.num_classes - 1}{ignored}"
+                    f"labels {file} hold {', '.join(map(str, outside))}, expected 0 to {self.num_classes - 1}, "
+                    f"or {VOID} for no class"
                 )
-        return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int64))
+        return labels
 
     def _derived(self, mask: str, labels: Tensor) -> Tensor:
-        if self.ignore_index is not None:
-            labels = labels.masked_fill(labels == self.ignore_index, BACKGROUND)
         if mask == "boundary":
             marked = boundary_mask(labels)
         elif mask == "salient" and self.salient_classes is not None:
             marked = class_mask(labels, self.salient_classes)
         else:
-            marked = labels != BACKGROUND
+            marked = (labels != BACKGROUND) & (labels != VOID)
         return marked[None].to(torch.uint8) * 255
 
 

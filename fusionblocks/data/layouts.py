@@ -108,7 +108,8 @@ def open_dataset(
     """Open MSRS, RoadScene, M3FD, LLVIP, TNO, MFNet or a folder of your own as they are on disk.
 
     A folder of your own has pictures in ``ir`` and ``vi`` (or ``vis``), or in ``infrared`` and ``visible``, by
-    themselves or within ``train``, ``val`` and ``test``; class numbers in ``labels``, if there are any.
+    themselves or within ``train``, ``val`` and ``test``; class numbers in ``labels``, if there are any. The label 255
+    stands for no class in every layout.
 
     Any dataset may have text files ``train.txt``, ``val.txt`` and ``test.txt`` with a name a line; without a file of
     its own, ``"train"`` is what the others leave. A dataset without splits gives all its pairs for each, and ``"val"``

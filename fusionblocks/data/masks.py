@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionblocks.data._checks import check_whole
+from fusionblocks.image.labels import VOID
 
 #: The masks that a segmentation network with more heads than one learns from.
 MASKS = ("binary", "boundary", "salient")
@@ -16,6 +17,8 @@ MASKS = ("binary", "boundary", "salient")
 
 def boundary_mask(labels: Tensor, *, width: int = 1) -> Tensor:
     """Mark the pixels that lie at a border between two classes.
+
+    Pixels of no class, labelled 255, have no borders: neither they nor what touches them alone is marked.
 
     Args:
         labels: Classes ``(..., H, W)``, integers.
@@ -38,8 +41,9 @@ def boundary_mask(labels: Tensor, *, width: int = 1) -> Tensor:
     _check_labels(labels)
     width = check_whole("width", width, 1)
     marked = torch.zeros(labels.shape, dtype=torch.bool, device=labels.device)
-    rows = labels[..., 1:, :] != labels[..., :-1, :]
-    columns = labels[..., 1:] != labels[..., :-1]
+    known = labels.long() != VOID  # eight bits with a sign cannot hold it
+    rows = (labels[..., 1:, :] != labels[..., :-1, :]) & known[..., 1:, :] & known[..., :-1, :]
+    columns = (labels[..., 1:] != labels[..., :-1]) & known[..., 1:] & known[..., :-1]
     marked[..., 1:, :] |= rows
     marked[..., :-1, :] |= rows
     marked[..., 1:] |= columns
@@ -47,7 +51,7 @@ def boundary_mask(labels: Tensor, *, width: int = 1) -> Tensor:
     if width > 1:
         maps = marked.reshape(-1, 1, *labels.shape[-2:]).float()
         grown = F.max_pool2d(maps, 2 * width - 1, stride=1, padding=width - 1)
-        marked = grown.bool().view(labels.shape)
+        marked = grown.bool().view(labels.shape) & known
     return marked
 
 

@@ -20,6 +20,7 @@ from fusionblocks.data.labelled import check_known
 from fusionblocks.data.masks import MASKS
 from fusionblocks.data.pairs import ImageGroup, match_folders
 from fusionblocks.data.transforms import Compose, PairedTransform
+from fusionblocks.image.labels import check_class_count
 
 #: How many bytes ``cache=True`` allows.
 DEFAULT_CACHE = 4 * 2**30
@@ -57,11 +58,13 @@ class PairedImages(Dataset[dict[str, Any]]):
         visible: Folder of visible pictures; one channel counts as gray.
         transform: What is done to an item, such as :class:`PairedCrop` or a :class:`Compose` of several; any callable
             that takes and returns the dict will do.
-        labels: Folder of label pictures, one class number a pixel; palettes are read by their indices.
+        labels: Folder of label pictures, one class number a pixel, 255 for no class (``fusionblocks.image.VOID``);
+            palettes are read by their indices.
         masks: Which of ``"binary"`` (foreground), ``"boundary"`` (borders of classes) and ``"salient"`` to add: names,
-            derived from the labels, or a mapping from name to the folder that has them, None to derive.
-        num_classes: How many classes there are; labels beyond are refused. None takes all.
-        ignore_index: A label that stands for no class; background in derived masks.
+            derived from the labels, or a mapping from name to the folder that has them, None to derive. Pixels of no
+            class are 0 in derived masks.
+        num_classes: How many classes there are, at most 255; labels beyond are refused. None takes all.
+        ignore_index: A further label of the files that stands for no class; it becomes 255.
         salient_classes: The classes of the derived ``"salient"`` mask; None takes all but the background, 0.
         unpaired: What to do about names that lack a picture or have two: ``"error"``, or ``"skip"`` them.
         cache: Whether to decode once: pictures are read when the dataset is made and kept as they are decoded, up to
@@ -140,7 +143,7 @@ class PairedImages(Dataset[dict[str, Any]]):
             transform: As for the class, like all that follow.
             masks: Masks to add, read where a group has a file for them, else derived from its labels.
             num_classes: How many classes there are.
-            ignore_index: A label that stands for no class.
+            ignore_index: A further label of the files that stands for no class.
             salient_classes: The classes of the derived ``"salient"`` mask.
             unpaired: What to do about the problems.
             problems: A line for each name that makes no item.
@@ -293,7 +296,7 @@ def _reader(
         raise TypeError(f"masks must be a sequence of names or a mapping, got the string {masks!r}")
     check_known("mask", tuple(masks), MASKS)
     if num_classes is not None:
-        check_whole("num_classes", num_classes, 1)
+        check_class_count("num_classes", check_whole("num_classes", num_classes, 1))
     salient = None if salient_classes is None else tuple(salient_classes)
     return PairReader(tuple(masks), num_classes, ignore_index, salient)
 

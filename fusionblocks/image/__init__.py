@@ -23,6 +23,8 @@ _MODULES = {
     "array_to_tensor": ".convert",
     "normalize_percentiles": ".convert",
     "tensor_to_array": ".convert",
+    # labels
+    "VOID": ".labels",
     # filters
     "gaussian_blur": ".filters",
     "gaussian_kernel": ".filters",

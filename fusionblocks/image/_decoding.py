@@ -136,7 +136,9 @@ def _decode_pillow(file: BinaryIO, opener: Callable[[BinaryIO], ImageFile.ImageF
     if image.format == "PNG" and _rawmode(image).endswith(";16B") and image.mode != "I;16":
         array = _sixteen_bits(reopen)
     else:
+        rawmode = _rawmode(image)
         array = pixels(image, raw)
+        array = _unscaled(array, rawmode) if raw else array
     return _upright(array, image.getexif().get(_ORIENTATION, 1))
 
 
@@ -145,6 +147,12 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
     args = image.tile[0].args if image.tile else None
     args = args[0] if isinstance(args, tuple) and args else args
     return args if isinstance(args, str) else ""
+
+
+def _unscaled(array: np.ndarray, rawmode: str) -> np.ndarray:
+    """Return gray samples of one, two or four bits as they lie; Pillow spreads them over 0 to 255."""
+    spread = {"1": 255, "L;2": 85, "L;4": 17}
+    return next((array // step for kind, step in spread.items() if rawmode.startswith(kind)), array)
 
 
 def _sixteen_bits(reopen: Callable[[], ImageFile.ImageFile]) -> np.ndarray:
@@ -286,4 +294,6 @@ def _pillow_tiff(file: BinaryIO, raw: bool = False) -> np.ndarray:
     image = reopen()
     if ";16" in _rawmode(image) and not image.mode.startswith("I;16"):
         return _sixteen_bits(reopen)
-    return pixels(image, raw)
+    rawmode = _rawmode(image)
+    array = pixels(image, raw)
+    return _unscaled(array, rawmode) if raw else array

@@ -37,8 +37,9 @@ def read_image(path: str | os.PathLike[str], *, raw: bool = False) -> np.ndarray
 
     Args:
         path: The file; its content decides how it is read, not its suffix.
-        raw: Leave the samples of a picture of 8 bits as they lie, for files whose values are no colours: the indices of
-            a palette instead of its colours, and alpha as a fourth channel.
+        raw: Leave the samples of a picture of 8 bits or fewer as they lie, for files whose values are no colours: the
+            indices of a palette instead of its colours, gray of 1, 2 or 4 bits not spread to 255, and alpha as a fourth
+            channel.
 
     Returns:
         ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float TIFF with values in [0, 1]; with ``raw``, also

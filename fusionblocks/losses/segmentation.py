@@ -9,16 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusionblocks.image.labels import VOID, check_class_count, with_void
 from fusionblocks.losses._inputs import check_number, check_same_size, check_whole, full_precision
 
-#: The label of pixels that belong to no class.
-IGNORED = 255
 #: PSFusion's weights of background and foreground of the binary map.
 BINARY_WEIGHTS = (1.4548, 19.8962)
 
 
 @full_precision
-def cross_entropy_loss(segmentation: Tensor, labels: Tensor, *, ignore_index: int = IGNORED) -> Tensor:
+def cross_entropy_loss(segmentation: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> Tensor:
     r"""Return the cross entropy of class logits, averaged over the labelled pixels.
 
     .. math:: -\operatorname{mean}_{p} \log \operatorname{softmax}(Z_p)_{y_p}
@@ -27,8 +26,8 @@ def cross_entropy_loss(segmentation: Tensor, labels: Tensor, *, ignore_index: in
 
     Args:
         segmentation: Class logits ``(B, classes, H, W)``.
-        labels: ``(B, H, W)`` or ``(B, 1, H, W)``, integers from 0 to ``classes - 1``, or ``ignore_index``.
-        ignore_index: The label of pixels to leave out.
+        labels: ``(B, H, W)`` or ``(B, 1, H, W)``, integers from 0 to ``classes - 1``, or 255 for no class.
+        ignore_index: A further label of pixels to leave out, beside 255.
 
     Returns:
         A scalar, at least 0.
@@ -47,8 +46,8 @@ def cross_entropy_loss(segmentation: Tensor, labels: Tensor, *, ignore_index: in
         tensor(1.3863)
     """
     labels = _class_labels("segmentation", segmentation, labels, ignore_index)
-    losses = F.cross_entropy(segmentation, labels, ignore_index=ignore_index, reduction="sum")
-    return losses / (labels != ignore_index).sum().clamp_min(1)
+    losses = F.cross_entropy(segmentation, labels, ignore_index=VOID, reduction="sum")
+    return losses / (labels != VOID).sum().clamp_min(1)
 
 
 @full_precision
@@ -58,24 +57,25 @@ def ohem_cross_entropy_loss(
     *,
     threshold: float = 0.75,
     n_min: int = 65536,
-    ignore_index: int = IGNORED,
+    ignore_index: int | None = None,
 ) -> Tensor:
     r"""Return the cross entropy of the hard pixels: those whose class has less than the threshold's probability.
 
     .. math:: \operatorname{mean}\,\{\ell_p : \ell_p > -\log t\}, \text{ or of the } n_{\min} \text{ largest } \ell_p
         \text{ if these are fewer}
 
-    Pixels to ignore have :math:`\ell_p = 0` and, as published, count among the ``n_min`` if there are not as many
-    others. A batch of fewer than ``n_min`` pixels, which the published code cannot take, is averaged whole. The choice
-    of pixels is over the batch and has no derivative.
+    Pixels of no class never count: where fewer than ``n_min`` are labelled, all of these are averaged, and the loss is
+    0 where none is. The published code lets pixels of no class fill up the ``n_min``, with :math:`\ell_p = 0`, and
+    cannot take a batch of fewer than ``n_min`` pixels; where it has enough labelled ones, both agree. The choice of
+    pixels is over the batch and has no derivative.
 
     Args:
         segmentation: Class logits ``(B, classes, H, W)``.
-        labels: ``(B, H, W)`` or ``(B, 1, H, W)``, integers from 0 to ``classes - 1``, or ``ignore_index``.
+        labels: ``(B, H, W)`` or ``(B, 1, H, W)``, integers from 0 to ``classes - 1``, or 255 for no class.
         threshold: Probability below which a pixel is hard, in (0, 1].
         n_min: The least number of pixels to average, of the whole batch; the paper's is one sixteenth of a batch of 16
             pictures of 256x256 pixels.
-        ignore_index: The label of pixels to leave out.
+        ignore_index: A further label of pixels to leave out, beside 255.
 
     Returns:
         A scalar, at least 0.
@@ -98,35 +98,45 @@ def ohem_cross_entropy_loss(
     labels = _class_labels("segmentation", segmentation, labels, ignore_index)
     check_number("threshold", threshold, 0, 1)
     check_whole("n_min", n_min, 1)
-    losses = F.cross_entropy(segmentation, labels, ignore_index=ignore_index, reduction="none").flatten()
+    losses = F.cross_entropy(segmentation, labels, ignore_index=VOID, reduction="none").flatten()
     losses = losses.sort(descending=True).values
-    count = (losses > -math.log(threshold)).sum().clamp_min(min(n_min, losses.numel()))  # without waiting for a GPU
+    # as tensors, so that a GPU need not be waited for
+    least = (labels != VOID).sum().clamp_max(n_min)
+    count = torch.maximum((losses > -math.log(threshold)).sum(), least)
     chosen = torch.arange(losses.numel(), device=losses.device) < count
-    return torch.where(chosen, losses, 0).sum() / count
+    return torch.where(chosen, losses, 0).sum() / count.clamp_min(1)
 
 
 @full_precision
-def two_class_loss(logits: Tensor, labels: Tensor, *, positive_weights: Sequence[float] | None = None) -> Tensor:
+def two_class_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    positive_weights: Sequence[float] | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
     r"""Return the binary cross entropy of both channels of a two-class map.
 
     .. math::
         -\operatorname{mean}_{c, p} \bigl[w_c\, y_{cp} \log s(Z_{cp}) + (1 - y_{cp}) \log(1 - s(Z_{cp}))\bigr]
 
-    with the one-hot labels :math:`y` and the sigmoid :math:`s`: the two channels are two classifiers, no softmax.
+    with the one-hot labels :math:`y` and the sigmoid :math:`s`: the two channels are two classifiers, no softmax. It is
+    0 where no pixel is labelled.
 
     Args:
         logits: ``(B, 2, H, W)``: background or interior, and foreground or boundary.
-        labels: ``(B, 1, H, W)`` or ``(B, H, W)``, 0 or 1: bool, integers or float.
+        labels: ``(B, 1, H, W)`` or ``(B, H, W)``, 0 or 1, or 255 for no class: bool, integers or float.
         positive_weights: The weights :math:`w` of both channels, 1 if not given; the paper's for the binary map are
             1.4548 and 19.8962.
+        ignore_index: A further label of pixels to leave out, beside 255.
 
     Returns:
         A scalar, at least 0.
 
     Raises:
         TypeError: An argument is no tensor or of an unfit dtype.
-        ValueError: The shapes do not fit, the weights are no two positive numbers, or a label is neither 0 nor 1
-            (found on the CPU; a GPU is not made to wait).
+        ValueError: The shapes do not fit, the weights are no two positive numbers, or a label is none of 0, 1 and
+            255 (found on the CPU; a GPU is not made to wait).
 
     Reference:
         *PSFusion* (2023), its training script.
@@ -140,22 +150,27 @@ def two_class_loss(logits: Tensor, labels: Tensor, *, positive_weights: Sequence
     labels = _labels("logits", logits, labels)
     if logits.shape[1] != 2:
         raise ValueError(f"logits must have shape (B, 2, H, W), got {tuple(logits.shape)}")
-    if _readable(labels) and not bool(((labels == 0) | (labels == 1)).all()):
-        raise ValueError("labels must be 0 or 1 for two classes, got other values")
-    foreground = labels.to(logits.dtype)
+    labels = with_void(labels.to(logits.dtype), ignore_index)
+    known = labels != VOID
+    if _readable(labels):
+        wrong = labels[known & (labels != 0) & (labels != 1)]
+        if len(wrong):
+            raise ValueError(f"labels must be 0 or 1 for two classes, or {VOID} for none, got {wrong[0].item():g}")
+    foreground = torch.where(known, labels, 0)
     weights = None
     if positive_weights is not None:
         weights = _two_weights(positive_weights, logits)
-    return F.binary_cross_entropy_with_logits(
-        logits, torch.stack((1 - foreground, foreground), dim=1), pos_weight=weights
+    losses = F.binary_cross_entropy_with_logits(
+        logits, torch.stack((1 - foreground, foreground), dim=1), pos_weight=weights, reduction="none"
     )
+    return torch.where(known[:, None], losses, 0).sum() / (2 * known.sum()).clamp_min(1)
 
 
 class CrossEntropyLoss(nn.Module):
     """Module of :func:`cross_entropy_loss`.
 
     Args:
-        ignore_index: The label of pixels to leave out.
+        ignore_index: A further label of pixels to leave out, beside 255.
 
     Example:
         >>> import torch
@@ -164,7 +179,7 @@ class CrossEntropyLoss(nn.Module):
         tensor(1.3863)
     """
 
-    def __init__(self, *, ignore_index: int = IGNORED) -> None:
+    def __init__(self, *, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
 
@@ -179,7 +194,7 @@ class OHEMCrossEntropyLoss(nn.Module):
     Args:
         threshold: Probability below which a pixel is hard, in (0, 1].
         n_min: The least number of pixels to average, of the whole batch.
-        ignore_index: The label of pixels to leave out.
+        ignore_index: A further label of pixels to leave out, beside 255.
 
     Example:
         >>> import torch
@@ -188,7 +203,7 @@ class OHEMCrossEntropyLoss(nn.Module):
         tensor(1.3863)
     """
 
-    def __init__(self, *, threshold: float = 0.75, n_min: int = 65536, ignore_index: int = IGNORED) -> None:
+    def __init__(self, *, threshold: float = 0.75, n_min: int = 65536, ignore_index: int | None = None) -> None:
         super().__init__()
         self.threshold, self.n_min, self.ignore_index = threshold, n_min, ignore_index
 
@@ -204,6 +219,7 @@ class TwoClassLoss(nn.Module):
 
     Args:
         positive_weights: The weights of both channels where they are labelled, 1 if not given.
+        ignore_index: A further label of pixels to leave out, beside 255.
 
     Example:
         >>> import torch
@@ -212,26 +228,28 @@ class TwoClassLoss(nn.Module):
         tensor(0.6931)
     """
 
-    def __init__(self, *, positive_weights: Sequence[float] | None = None) -> None:
+    def __init__(self, *, positive_weights: Sequence[float] | None = None, ignore_index: int | None = None) -> None:
         super().__init__()
-        self.positive_weights = positive_weights
+        self.positive_weights, self.ignore_index = positive_weights, ignore_index
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, see :func:`two_class_loss`."""
-        return two_class_loss(logits, labels, positive_weights=self.positive_weights)
+        return two_class_loss(logits, labels, positive_weights=self.positive_weights, ignore_index=self.ignore_index)
 
 
-def _class_labels(name: str, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Return labels as int64 ``(B, H, W)`` after all checks."""
+def _class_labels(name: str, logits: Tensor, labels: Tensor, ignore_index: int | None) -> Tensor:
+    """Return labels as int64 ``(B, H, W)`` after all checks, ``VOID`` where they are to be left out."""
     labels = _labels(name, logits, labels)
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {labels.dtype}")
-    labels, classes = labels.long(), logits.shape[1]
+    classes = logits.shape[1]
+    check_class_count(f"the classes of {name}", classes)
+    labels = with_void(labels.long(), ignore_index)
     if _readable(labels):
-        wrong = labels[(labels != ignore_index) & ((labels < 0) | (labels >= classes))].unique().tolist()
+        wrong = labels[(labels != VOID) & ((labels < 0) | (labels >= classes))].unique().tolist()
         if wrong:
             some = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-            raise ValueError(f"labels must be from 0 to {classes - 1} or {ignore_index} (ignored), got {some}")
+            raise ValueError(f"labels must be from 0 to {classes - 1} or {VOID} (ignored), got {some}")
     return labels
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fusionblocks.image.labels import VOID, check_class_count
+
 
 def mean_iou(prediction: Tensor, labels: Tensor, num_classes: int, *, ignore_index: int | None = None) -> Tensor:
     r"""Return mIoU, the intersection over union of predicted and true regions, averaged over the classes.
@@ -14,15 +16,16 @@ def mean_iou(prediction: Tensor, labels: Tensor, num_classes: int, *, ignore_ind
     .. math::
         \mathrm{mIoU} = \operatorname*{mean}_{c} \frac{\mathrm{TP}_c}{\mathrm{TP}_c + \mathrm{FP}_c + \mathrm{FN}_c}
 
-    over the classes that occur in ``prediction`` or ``labels``; the background is one of them. Range: 0 to 1. Higher
-    is better. Computed by torchmetrics (``pip install fusionblocks[metrics]``), whose ``MulticlassJaccardIndex``
-    gives the same number over a stream of batches.
+    over the classes that occur in ``prediction`` or ``labels``; the background is one of them. Pixels of no class,
+    labelled 255, do not count. Range: 0 to 1. Higher is better. Computed by torchmetrics (``pip install
+    fusionblocks[metrics]``), whose ``MulticlassJaccardIndex(num_classes, ignore_index=255)`` gives the same number over
+    a stream of batches.
 
     Args:
         prediction: Classes ``(B, H, W)``, or the scores of a segmentation head ``(B, num_classes, H, W)``.
-        labels: True classes ``(B, H, W)``, integers below ``num_classes``, or ``ignore_index``.
-        num_classes: Number of classes, at least 2.
-        ignore_index: A label whose pixels do not count; a class of that number has no part in the mean.
+        labels: True classes ``(B, H, W)``, integers below ``num_classes``, or 255 for no class.
+        num_classes: Number of classes, from 2 to 255.
+        ignore_index: A further label whose pixels do not count; a class of that number has no part in the mean.
 
     Returns:
         A scalar, float64, exact to six digits.
@@ -47,12 +50,15 @@ def mean_iou(prediction: Tensor, labels: Tensor, num_classes: int, *, ignore_ind
     except ImportError as error:
         raise ImportError("mean_iou needs torchmetrics: pip install fusionblocks[metrics]") from error
     predicted = _classes(prediction, labels, num_classes)
-    _check_range("labels", labels, num_classes, ignore_index)
-    if ignore_index is not None and bool((labels == ignore_index).all()):
-        raise ValueError(f"labels must have a pixel that counts, got ignore_index={ignore_index} everywhere")
-    score = multiclass_jaccard_index(
-        predicted.long(), labels.long(), num_classes, ignore_index=ignore_index, validate_args=False
-    )
+    ignored = {VOID} if ignore_index is None else {VOID, ignore_index}
+    labels = labels.long()
+    _check_range("labels", labels, num_classes, ignored)
+    known = labels != VOID
+    predicted, labels = predicted[known].long(), labels[known]
+    if bool((labels == (VOID if ignore_index is None else ignore_index)).all()):
+        none = " or ".join(map(str, sorted(ignored)))
+        raise ValueError(f"labels must have a pixel that counts, got {none} everywhere")
+    score = multiclass_jaccard_index(predicted, labels, num_classes, ignore_index=ignore_index, validate_args=False)
     return score.to(torch.float64)
 
 
@@ -60,6 +66,7 @@ def _classes(prediction: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return the predicted classes ``(B, H, W)``, after all checks of shapes."""
     if not isinstance(num_classes, int) or num_classes < 2:
         raise ValueError(f"num_classes must be a number of at least 2, got {num_classes!r}")
+    check_class_count("num_classes", num_classes)
     for name, x, ranks in (("prediction", prediction, (3, 4)), ("labels", labels, (3,))):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
@@ -80,14 +87,14 @@ def _classes(prediction: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         raise ValueError(
             f"prediction and labels must have the same size, got {tuple(prediction.shape)} and {tuple(labels.shape)}"
         )
-    _check_range("prediction", prediction, num_classes, None)
+    _check_range("prediction", prediction, num_classes, set())
     return prediction
 
 
-def _check_range(name: str, classes: Tensor, num_classes: int, ignore_index: int | None) -> None:
+def _check_range(name: str, classes: Tensor, num_classes: int, ignored: set[int]) -> None:
     wrong = (classes < 0) | (classes >= num_classes)
-    if ignore_index is not None:
-        wrong = wrong & (classes != ignore_index)
+    for label in ignored:
+        wrong = wrong & (classes != label)
     if bool(wrong.any()):
-        kept = "" if ignore_index is None else f" or {ignore_index}"
+        kept = "".join(f" or {label}" for label in sorted(ignored) if label >= num_classes)
         raise ValueError(f"{name} must be in 0..{num_classes - 1}{kept}, got {int(classes[wrong][0])}")

@@ -98,6 +98,30 @@ def test_splits_of_ones_own_may_look_like_msrs(tmp_path: Path) -> None:
     assert set(open_dataset(tmp_path / "bare")[0]) == {"infrared", "visible", "name"}
 
 
+@pytest.mark.parametrize("layout", ["msrs", "msrs as psfusion has it", "mfnet", "folder"])
+def test_no_class_is_no_foreground_in_any_layout(tmp_path: Path, layout: str) -> None:
+    labels = np.zeros(SIZE, np.uint8)
+    labels[:, 4:] = 2
+    labels[:2], labels[6:] = 255, 255
+    if layout == "mfnet":
+        mfnet(tmp_path)
+        folder, name = "labels", "00001D"
+    else:
+        folder = {"msrs": "Segmentation_labels", "folder": "labels"}.get(layout, "label")
+        folder, name = f"train/{folder}", "1"
+        draw(tmp_path, "train/ir/1.png", "train/vi/1.png")
+        (tmp_path / folder).mkdir()
+    write_image(tmp_path / folder / f"{name}.png", labels)
+    item = open_dataset(tmp_path)[0]
+    assert torch.equal(item["labels"], torch.from_numpy(labels).long())
+    person = torch.from_numpy(labels == 2)
+    assert torch.equal(item["binary"][0].bool(), person)
+    assert torch.equal(item["salient"][0].bool(), person)
+    border = torch.zeros(SIZE, dtype=torch.bool)
+    border[2:6, 3:5] = True
+    assert torch.equal(item["boundary"][0].bool(), border)
+
+
 def test_labels_outside_the_classes_are_refused(tmp_path: Path) -> None:
     msrs(tmp_path)
     write_image(tmp_path / "train/Segmentation_labels/00010N.png", np.full(SIZE, len(ROAD_CLASSES), np.uint8))

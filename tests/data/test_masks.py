@@ -15,11 +15,12 @@ def neighbours(labels: torch.Tensor, width: int) -> torch.Tensor:
     for i in range(rows):
         for j in range(columns):
             around = [(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
-            at_border[i, j] = any(labels[a, b] != labels[i, j] for a, b in around if 0 <= a < rows and 0 <= b < columns)
+            around = [(a, b) for a, b in around if 0 <= a < rows and 0 <= b < columns and labels[a, b] != 255]
+            at_border[i, j] = labels[i, j] != 255 and any(labels[a, b] != labels[i, j] for a, b in around)
     grown = torch.zeros_like(at_border)
     for i, j in at_border.nonzero().tolist():
         grown[max(0, i - width + 1) : i + width, max(0, j - width + 1) : j + width] = True
-    return grown
+    return grown & (labels != 255)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
@@ -29,10 +30,13 @@ def test_boundaries_are_where_classes_meet(width: int, dtype: torch.dtype) -> No
     labels[0, 3:7, 5:9] = 4
     labels[0, 10, 2] = 2
     labels[1, :, 7:] = 1
+    labels[1, 4:8, 4:9] = 255  # no class, across the border
+    labels[1, 9, 2] = 255  # and within one
     marked = boundary_mask(labels, width=width)
     assert marked.dtype == torch.bool
     assert all(torch.equal(marked[index], neighbours(labels[index], width)) for index in range(2))
     assert not boundary_mask(torch.full((3, 5), 2), width=width).any()
+    assert boundary_mask(torch.tensor([[1, 1, 2]], dtype=torch.int8)).tolist() == [[False, True, True]]
 
 
 def test_chosen_classes_are_marked() -> None:

@@ -14,16 +14,20 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fusionblocks.data import (
+    MASKS,
     Compose,
     ImageGroup,
     PairedCrop,
     PairedDegrade,
     PairedFlip,
     PairedImages,
+    PairedRotate,
+    StreamedPairs,
     UnpairedError,
+    boundary_mask,
     open_dataset,
 )
-from fusionblocks.image import array_to_tensor, luma, normalize_percentiles, write_image
+from fusionblocks.image import VOID, array_to_tensor, luma, normalize_percentiles, write_image
 
 HEIGHT, WIDTH = 40, 56
 
@@ -142,10 +146,41 @@ def test_palettes_are_class_numbers_and_ignored_labels_no_class(root: Path, tmp_
         image = Image.fromarray(classes, mode="P")
         image.putpalette(samples(256, 3).tobytes())
         image.save(tmp_path / f"{index}.png")
-    item = opened(root, labels=tmp_path, masks=("binary", "boundary"), num_classes=9, ignore_index=255)[0]
-    assert torch.equal(item["labels"], torch.from_numpy(classes).long())
-    assert item["binary"][0, :10].sum() == 0
-    assert item["boundary"][0, :9].sum() == 0
+    for options in ({}, {"num_classes": 9}, {"ignore_index": 255}, {"salient_classes": (1, 2)}):
+        item = opened(root, labels=tmp_path, masks=MASKS, **options)[0]
+        assert torch.equal(item["labels"], torch.from_numpy(classes).long())
+        assert all(item[mask][0, :10].sum() == 0 for mask in MASKS)
+        assert torch.equal(item["binary"][0, 10:].bool(), item["labels"][10:] > 0)
+        below = boundary_mask(item["labels"][10:])
+        assert torch.equal(item["boundary"][0, 10:].bool(), below), "no class has no border"
+
+
+def test_a_further_label_to_ignore_becomes_the_one_of_no_class(root: Path) -> None:
+    classes = torch.from_numpy(samples(HEIGHT, WIDTH, seed=200) % 9).long()
+    for cache in (False, True):
+        item = opened(root, labels=root / "labels", masks=MASKS, num_classes=8, ignore_index=8, cache=cache)[0]
+        assert torch.equal(item["labels"], torch.where(classes == 8, VOID, classes))
+        assert torch.equal(item["binary"][0].bool(), (classes > 0) & (classes < 8))
+        assert torch.equal(item["boundary"][0].bool(), boundary_mask(item["labels"]))
+    with pytest.raises(ValueError, match=r"hold 7, 8, expected 0 to 6, or 255 for no class"):
+        opened(root, labels=root / "labels", num_classes=7)[0]
+    with pytest.raises(ValueError, match="num_classes must be at most 255, because the label 255 stands for no class"):
+        opened(root, labels=root / "labels", num_classes=256)
+
+
+def test_labels_of_no_class_move_with_the_pictures(root: Path, tmp_path: Path) -> None:
+    classes = samples(HEIGHT, WIDTH, seed=7) % 3
+    classes[5:20, 30:] = 255
+    for index in range(6):
+        write_image(tmp_path / f"{index}.png", classes)
+    steps = Compose([PairedCrop((64, 64), pad=True), PairedFlip(vertical=1.0), PairedRotate(), PairedDegrade()])
+    pairs = opened(root, labels=tmp_path, masks=MASKS, transform=steps)
+    for item in (*(pairs[index] for index in range(6)), *StreamedPairs(pairs, repeats=2)):
+        void = item["labels"] == VOID
+        assert void.any()
+        assert set(item["labels"].unique().tolist()) == {0, 1, 2, VOID}
+        assert torch.equal(item["binary"][0].bool(), (item["labels"] > 0) & ~void)
+        assert not (item["boundary"][0].bool() & void).any()
 
 
 # --- what chance decides ---------------------------------------------------------------------------------------------

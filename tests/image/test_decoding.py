@@ -73,6 +73,7 @@ def test_palette_becomes_rgb(tmp_path: Path, kind: str) -> None:
 def test_black_and_white_becomes_gray(tmp_path: Path, kind: str) -> None:
     bits = GRAY8 > 127
     assert_same(read(tmp_path, saved(Image.fromarray(bits), kind)), np.where(bits, 255, 0).astype(np.uint8))
+    assert_same(read_image(tmp_path / "picture.dat", raw=True), bits.astype(np.uint8))
 
 
 @pytest.mark.parametrize("bits", [2, 4])
@@ -83,6 +84,7 @@ def test_gray_of_few_bits_is_scaled_to_eight(tmp_path: Path, bits: int) -> None:
     data[16:25] = struct.pack(">IIB", 2**bits, 3, bits)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     assert_same(read(tmp_path, bytes(data)), levels * (255 // (2**bits - 1)))
+    assert_same(read_image(tmp_path / "picture.dat", raw=True), levels)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])

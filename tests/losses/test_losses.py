@@ -316,6 +316,7 @@ def test_the_difference_form_is_bounded(given: dict[str, Tensor]) -> None:
 
 def naive_ohem(logits: Tensor, labels: Tensor, threshold: float, n_min: int) -> Tensor:
     values = F.cross_entropy(logits, labels, ignore_index=255, reduction="none").flatten()
+    values = values[labels.flatten() != 255]
     hard = values[values > -np.log(threshold)]
     return hard.mean() if len(hard) > n_min else values.sort(descending=True).values[:n_min].mean()
 
@@ -353,6 +354,41 @@ def test_two_classes_are_two_classifiers(given: dict[str, Tensor]) -> None:
     for given_labels in (labels, labels[:, 0].long(), labels.double()):
         value = two_class_loss(logits, given_labels, positive_weights=(1.4548, 19.8962))
         torch.testing.assert_close(value, expected)
+
+
+def test_two_classes_leave_out_pixels_of_no_class(given: dict[str, Tensor]) -> None:
+    logits, labels = given["binary"].requires_grad_(), given["binary_labels"].long()
+    weights = (1.4548, 19.8962)
+    whole = two_class_loss(logits, labels, positive_weights=weights)
+    labels[..., 6:] = 255
+    expected = two_class_loss(logits[..., :6], labels[..., :6], positive_weights=weights)
+    for some in (labels, labels[:, 0].to(torch.uint8), labels.double()):
+        value = two_class_loss(logits, some, positive_weights=weights)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+        gradient = torch.autograd.grad(value, logits)[0]
+        assert gradient[..., :6].any()
+        assert not gradient[..., 6:].any()
+    assert whole != expected
+    nothing = two_class_loss(logits, torch.full_like(labels, 255), positive_weights=weights)
+    assert nothing == 0
+    assert not torch.autograd.grad(nothing, logits)[0].any()
+    half = two_class_loss(logits.half(), labels.half())
+    torch.testing.assert_close(half.double(), two_class_loss(logits, labels), rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "ohem_cross_entropy"])
+def test_pixels_of_no_class_change_nothing(given: dict[str, Tensor], name: str) -> None:
+    loss = {"cross_entropy": cross_entropy_loss, "ohem_cross_entropy": ohem_cross_entropy_loss}[name]
+    logits, labels = given["segmentation"].requires_grad_(), given["labels"].clone()
+    labels[..., 6:] = 255
+    value, expected = loss(logits, labels), loss(logits[..., :6], labels[..., :6])
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    assert not torch.autograd.grad(value, logits)[0][..., 6:].any()
+    # a further label to ignore is ignored as well as 255, not in its place
+    labels[..., :2, :] = 3
+    further = loss(logits, labels, ignore_index=3)
+    torch.testing.assert_close(further, loss(logits, torch.where(labels == 3, 255, labels)), rtol=0, atol=0)
+    assert further != loss(logits, labels)
 
 
 def test_noise(given: dict[str, Tensor]) -> None:
@@ -466,7 +502,20 @@ LOGITS, LABELS = torch.rand(2, 4, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
             "n_min must be an integer of at",
         ),
         ("two_class", (LOGITS, LABELS), {}, ValueError, r"logits must have shape \(B, 2, H, W\)"),
-        ("two_class", (LOGITS[:, :2], LABELS + 255), {}, ValueError, "labels must be 0 or 1"),
+        (
+            "two_class",
+            (LOGITS[:, :2], LABELS + 2),
+            {},
+            ValueError,
+            "labels must be 0 or 1 for two classes, or 255 for none, got 2",
+        ),
+        (
+            "cross_entropy",
+            (torch.zeros(1, 256, 2, 2), LABELS[:1, :2, :2]),
+            {},
+            ValueError,
+            "the classes of segmentation must be at most 255, because the label 255 stands for no class, got 256",
+        ),
         (
             "two_class",
             (LOGITS[:, :2], LABELS),

@@ -199,7 +199,7 @@ CHANGED = {
     "normalization": "absolute",
     "threshold": 0.6,
     "n_min": 470,
-    "ignore_index": 2,
+    "ignore_index": 1,
     "positive_weights": (2.0, 3.0),
     "norm": "l1",
     "reduction": "sum",

@@ -26,16 +26,19 @@ def by_counting(prediction: np.ndarray, labels: np.ndarray, classes: list[int], 
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize("void", [False, True])
 @pytest.mark.parametrize("ignore", [None, 255, 0])
-def test_against_counting(ignore: int | None, dtype: torch.dtype) -> None:
+def test_against_counting(ignore: int | None, void: bool, dtype: torch.dtype) -> None:
     prediction, labels = maps(0), maps(1)
     prediction = torch.where(
         torch.rand(labels.shape, generator=torch.Generator().manual_seed(2)) < 0.7, labels, prediction
     )
-    if ignore == 255:
-        labels[:, :4] = 255
     classes = [c for c in range(5) if c != ignore]
-    expected = by_counting(prediction.numpy(), labels.numpy(), classes, ignore)
+    expected = by_counting(prediction[:, 4:].numpy(), labels[:, 4:].numpy(), classes, ignore)
+    if void:
+        labels[:, :4] = 255
+    else:
+        prediction, labels = prediction[:, 4:], labels[:, 4:]
     score = mean_iou(prediction.to(dtype), labels.to(dtype), 5, ignore_index=ignore)
     assert score.dtype == torch.float64
     assert score.item() == pytest.approx(expected, rel=1e-6)
@@ -62,7 +65,7 @@ def test_errors_name_what_is_wrong() -> None:
     labels = maps(0)
     cases = [
         (ValueError, r"same size, got \(3, 8, 20\) and \(3, 16, 20\)", (labels[:, :8], labels, 5), {}),
-        (ValueError, "labels must be in 0..3, got 4", (labels.clamp_max(3), labels, 4), {}),
+        (ValueError, "labels must be in 0..3 or 255, got 4", (labels.clamp_max(3), labels, 4), {}),
         (
             ValueError,
             "labels must be in 0..4 or 255, got 9",
@@ -75,7 +78,9 @@ def test_errors_name_what_is_wrong() -> None:
             (torch.full_like(labels, 255), labels, 5),
             {"ignore_index": 255},
         ),
-        (ValueError, "a pixel that counts", (labels, torch.full_like(labels, 255), 5), {"ignore_index": 255}),
+        (ValueError, "a pixel that counts, got 255 everywhere", (labels, torch.full_like(labels, 255), 5), {}),
+        (ValueError, "got 0 or 255 everywhere", (labels, 255 * (labels > 2), 5), {"ignore_index": 0}),
+        (ValueError, "num_classes must be at most 255, .* got 256", (labels, labels, 256), {}),
         (ValueError, "5 channels of scores, got", (torch.rand(3, 4, 16, 20), labels, 5), {}),
         (ValueError, "finite scores", (torch.full((3, 5, 16, 20), torch.nan), labels, 5), {}),
         (ValueError, "num_classes must be a number of at least 2, got 1", (labels, labels, 1), {}),

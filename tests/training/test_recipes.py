@@ -54,6 +54,36 @@ def test_a_narrow_network_learns_four_scenes(name: str, tmp_path: Path) -> None:
         assert last < FALL[name, phase.name] * first, f"{phase.name}: {first:.4g} to {last:.4g}"
 
 
+@pytest.mark.parametrize("name", ["psfusion", "sgafusion"])
+def test_pixels_of_no_class_teach_nothing(name: str) -> None:
+    recipe = small_recipe(name)
+    phase = recipe.phases[0]
+    torch.manual_seed(0)
+    network = create_model(name, pretrained=False, **recipe.config)
+    objective = build_objective(objective_class(phase.objective), phase, network).train()
+    batch = torch.utils.data.default_collate(scenes(2, 32))
+    learned = {"ohem_cross_entropy", "cross_entropy", "binary", "boundary"} & set(phase.losses)
+
+    def terms() -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            return {term: value for term, value in objective(batch)[1].items() if term in learned}
+
+    whole = terms()
+    batch["labels"][:, 8:20] = 255
+    left = terms()
+    assert all(left[term] != whole[term] for term in learned)
+    for mask in ("binary", "boundary"):
+        batch[mask][:, :, 8:20] = 1 - batch[mask][:, :, 8:20]
+    assert terms() == left
+    batch |= {mask: batch[mask].bool() for mask in ("binary", "boundary")}
+    assert terms() == left
+    batch["labels"][:] = 255
+    total, nothing = objective(batch)
+    assert all(nothing[term] == 0 for term in learned)
+    total.backward()
+    assert all(x.grad is None or torch.isfinite(x.grad).all() for x in network.parameters())
+
+
 @pytest.mark.parametrize(("name", "phase"), PUBLISHED)
 def test_the_losses_are_the_published_ones(name: str, phase: str) -> None:
     recipe = next(item for item in load_recipe(name).phases if item.name == phase)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from fusionblocks.image import VOID
 from fusionblocks.training.objectives.base import Batch, Inputs, Objective
 
 
 class MultiTask(Objective):
     """All tasks of PSFusion.
+
+    Pixels whose label is 255, no class, teach neither classes nor foreground nor boundaries, whatever the masks say.
 
     Args:
         network: A :class:`fusionblocks.PSFusion`.
@@ -17,15 +22,21 @@ class MultiTask(Objective):
     inputs = ("infrared", "visible", "labels", "binary", "boundary", "salient")
 
     def predict(self, batch: Batch) -> Inputs:
+        void = batch["labels"].reshape(batch["binary"].shape) == VOID
         output = self.network(batch["infrared"], batch["visible"])
         return {
             "fused": output.fused,
             "mask": batch["salient"],
             "segmentation": output.segmentation,
             "binary": output.binary,
-            "binary_labels": batch["binary"],
+            "binary_labels": _without(batch["binary"], void),
             "boundary": output.boundary,
-            "boundary_labels": batch["boundary"],
+            "boundary_labels": _without(batch["boundary"], void),
             "visible_reconstruction": output.visible,
             "infrared_reconstruction": output.infrared,
         }
+
+
+def _without(mask: Tensor, void: Tensor) -> Tensor:
+    """Return a mask as labels of two classes, with the pixels of no class marked."""
+    return mask.float().masked_fill(void, VOID)
