@@ -7,6 +7,7 @@ from the seed, the epoch and the item. So nothing has to be remembered but the p
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -41,8 +42,12 @@ class EpochPlan:
     """The batches of one process, epoch by epoch: a batch sampler that can start in the middle.
 
     The pairs of an epoch are shuffled, cut into one group a step, and every group is dealt to the processes, and each
-    process's share into ``accumulate`` batches. So each pair comes once an epoch. A last group that is too small to
-    give every process a pair joins the group before it.
+    process's share into batches. So each pair comes once an epoch.
+
+    No batch has fewer than ``least`` pairs. A last group that is too small for it takes pairs from the group before, or
+    joins it where that one has none to spare; a share that does not go into batches of ``least`` to ``batch`` pairs,
+    such as three in batches of two, makes one of them larger. Only if there are too few pairs altogether is a batch
+    smaller.
 
     Args:
         length: Number of pairs.
@@ -51,25 +56,39 @@ class EpochPlan:
         processes: Number of processes.
         rank: Which of them this is.
         seed: Of the order.
+        least: Pairs that a batch must have, at most ``batch``.
 
     Raises:
         ValueError: If there are fewer pairs than processes.
     """
 
     def __init__(
-        self, length: int, batch: int, *, accumulate: int = 1, processes: int = 1, rank: int = 0, seed: int = 0
+        self,
+        length: int,
+        batch: int,
+        *,
+        accumulate: int = 1,
+        processes: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        least: int = 1,
     ) -> None:
         if length < processes:
             raise ValueError(f"data must hold a pair for each of {processes} processes, got {length}")
         self.sampler = ResumableSampler(length, seed=seed)
-        self.accumulate, self.processes, self.rank = accumulate, processes, rank
-        self.group_size = batch * accumulate * processes
+        self.batch, self.least, self.processes, self.rank = batch, least, processes, rank
+        self.group_sizes = _cut(length, batch * accumulate * processes, least * processes)
         self.start = 0
 
     def __len__(self) -> int:
         """Return the steps of an epoch."""
-        steps, left = divmod(self.sampler.length, self.group_size)
-        return max(1, steps + (left >= self.processes))
+        return len(self.group_sizes)
+
+    @property
+    def smallest(self) -> int:
+        """The pairs of the smallest batch that any process gets."""
+        shares = {len(range(rank, size, self.processes)) for size in self.group_sizes for rank in range(self.processes)}
+        return min(share // self._number(share) for share in shares)
 
     def set_position(self, epoch: int, start: int = 0) -> None:
         """Let the next iteration begin at a step of an epoch."""
@@ -78,9 +97,12 @@ class EpochPlan:
 
     def steps(self) -> Iterator[tuple[int, list[list[int]]]]:
         """Yield for each step the number of its pairs, those of all processes, and this process's batches of them."""
-        for group in self._groups()[self.start :]:
-            mine = np.array_split(group[self.rank :: self.processes], self.accumulate)
-            yield len(group), [part.tolist() for part in mine if len(part)]
+        order = iter(self.sampler.order())
+        for number, size in enumerate(self.group_sizes):
+            group = list(itertools.islice(order, size))
+            if number >= self.start:
+                mine = group[self.rank :: self.processes]
+                yield size, [part.tolist() for part in np.array_split(mine, self._number(len(mine)))]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield batches of (epoch, index), as :class:`SeededItems` takes them."""
@@ -88,13 +110,21 @@ class EpochPlan:
             for batch in batches:
                 yield [(self.sampler.epoch, index) for index in batch]
 
-    def _groups(self) -> list[list[int]]:
-        order, size = self.sampler.order(), self.group_size
-        groups = [order[i : i + size] for i in range(0, len(order), size)]
-        if len(groups) > 1 and len(groups[-1]) < self.processes:
-            last = groups.pop()
-            groups[-1] += last
-        return groups
+    def _number(self, share: int) -> int:
+        """Return the number of batches of a share: as few as hold it, or fewer if these were too small."""
+        number = -(-share // self.batch)
+        return number if share // number >= self.least else max(1, share // self.least)
+
+
+def _cut(length: int, size: int, least: int) -> list[int]:
+    """Return the sizes of groups that hold ``length`` in all: ``size``, and for the last two what leaves ``least``."""
+    whole, left = divmod(length, size)
+    if left == 0:
+        return [size] * whole
+    if left >= least or whole == 0:
+        return [size] * whole + [left]
+    last = size + left
+    return [size] * (whole - 1) + ([last - least, least] if last >= 2 * least else [last])
 
 
 class SeededItems(Dataset[Item]):

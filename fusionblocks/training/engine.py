@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from fusionblocks.models.base import FusionModel
 from fusionblocks.training._processes import gather_objects, move
-from fusionblocks.training.batches import SeededItems, seeded
+from fusionblocks.training.batch_norm import check_single_pairs, least_batch
+from fusionblocks.training.batches import seeded
 from fusionblocks.training.checkpoints import Checkpoints, name_of, random_states, set_random_states, to_cpu
 from fusionblocks.training.journal import Journal
 from fusionblocks.training.learning import build_optimizer, check_parts, freeze_all_but, open_average
@@ -90,18 +91,26 @@ class Trainer:
         settings: Settings,
         objectives: Mapping[str, type[Objective]] | None = None,
     ) -> None:
+        self.recipe, self.network, self.data, self.validation = recipe, network, data, validation
+        self.accelerator, self.settings = accelerator, settings
         self.kinds = {phase.name: objective_class(phase.objective, objectives) for phase in recipe.phases}
         for phase in recipe.phases:  # what the last phase lacks is said before the first begins
             check_parts(network, phase.parts)
-            objective = build_objective(self.kinds[phase.name], phase, network)
-            if not isinstance(data, IterableDataset):
-                check_inputs(objective, SeededItems(data, transforms_of(phase), recipe.seed)[0, 0], phase.name)
-        self.recipe, self.network, self.data, self.validation = recipe, network, data, validation
-        self.accelerator, self.settings = accelerator, settings
+            self._check_pairs(build_objective(self.kinds[phase.name], phase, network), phase)
         self.position = Position()
         self.checkpoints = Checkpoints(
             settings.output / "checkpoints", recipe, processes=accelerator.num_processes, keep=settings.keep
         )
+
+    def _check_pairs(self, objective: Objective, phase: PhaseRecipe) -> None:
+        """Raise unless a pair holds what a phase needs, and the smallest batch is large enough for its batch norms."""
+        place, least = Place(processes=self.accelerator.num_processes), least_batch(objective, phase.batch)
+        source = open_source(self.data, transforms_of(phase), phase, self.recipe.seed, place, least)
+        pairs = None if isinstance(self.data, IterableDataset) else len(self.data)  # type: ignore[arg-type]
+        if pairs is not None:
+            check_inputs(objective, source.first(), phase.name)
+        if source.smallest == 1:
+            check_single_pairs(objective, phase, source.first, pairs, place.processes)
 
     def run(self, resume: bool) -> None:
         """Go through all phases, from the start or from the last checkpoint."""
@@ -170,7 +179,12 @@ class _Phase:
         )
         # far apart, so that no phase sees another one's order or noise
         self.source = open_source(
-            trainer.data, transforms_of(recipe), recipe, trainer.recipe.seed + 7919 * index, place
+            trainer.data,
+            transforms_of(recipe),
+            recipe,
+            trainer.recipe.seed + 7919 * index,
+            place,
+            least_batch(self.objective, recipe.batch),
         )
         self.per_epoch = self.source.steps_per_epoch
         self.steps = recipe.steps or (recipe.epochs or 0) * self.per_epoch
@@ -232,6 +246,7 @@ class _Phase:
             "lr": lr,
             "gradient": norm,
             "pairs": step.total,
+            "batches": [len(batch["infrared"]) for batch in step.batches],
             "waited": round(step.waited, 4),
             "seconds": round(time.perf_counter() - begun + step.waited, 4),
         }

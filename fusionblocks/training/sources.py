@@ -46,10 +46,17 @@ class DatasetSource:
         recipe: The phase.
         seed: Of the order and of all draws.
         place: Which process this is.
+        least: Pairs that a batch must have.
     """
 
     def __init__(
-        self, data: Dataset[Item], transforms: list[Transform], recipe: PhaseRecipe, seed: int, place: Place
+        self,
+        data: Dataset[Item],
+        transforms: list[Transform],
+        recipe: PhaseRecipe,
+        seed: int,
+        place: Place,
+        least: int = 1,
     ) -> None:
         if isinstance(data, PairedImages):
             data, transforms = _with_transforms(data, transforms, seed), []
@@ -61,11 +68,16 @@ class DatasetSource:
             processes=place.processes,
             rank=place.rank,
             seed=seed,
+            least=least,
         )
-        self.steps_per_epoch = len(self.plan)
+        self.steps_per_epoch, self.smallest = len(self.plan), self.plan.smallest
         self.loader = DataLoader(
             self.items, batch_sampler=self.plan, persistent_workers=place.workers > 0, **_options(place)
         )
+
+    def first(self) -> Item:
+        """Return a pair as the network sees it."""
+        return self.items[0, 0]
 
     def steps(self, done: int) -> Iterator[Step]:
         """Yield the steps of an epoch that are left after so many steps."""
@@ -112,11 +124,15 @@ class StreamSource:
                 world_size=place.processes,
             )
         self.data, self.items = data, SeededStream(data, transforms, seed, place.rank)
-        self.steps_per_epoch = recipe.steps
+        self.steps_per_epoch, self.smallest = recipe.steps, recipe.batch
         self.total = recipe.batch * recipe.accumulate * place.processes
         self.accumulate = recipe.accumulate
         # full batches alone, so that all processes agree about their number
         self.loader = DataLoader(self.items, recipe.batch, drop_last=True, **_options(place))
+
+    def first(self) -> Item:
+        """Return a pair as the network sees it."""
+        return next(iter(self.items))
 
     def steps(self, done: int) -> Iterator[Step]:
         """Yield the steps that are left after so many steps."""
@@ -144,11 +160,12 @@ class StreamSource:
 
 
 def open_source(
-    data: Dataset[Item], transforms: list[Transform], recipe: PhaseRecipe, seed: int, place: Place
+    data: Dataset[Item], transforms: list[Transform], recipe: PhaseRecipe, seed: int, place: Place, least: int = 1
 ) -> DatasetSource | StreamSource:
-    """Return the source of a phase's steps."""
-    kind: Any = StreamSource if isinstance(data, IterableDataset) else DatasetSource
-    return kind(data, transforms, recipe, seed, place)
+    """Return the source of a phase's steps; a stream's batches are all full."""
+    if isinstance(data, IterableDataset):
+        return StreamSource(data, transforms, recipe, seed, place)
+    return DatasetSource(data, transforms, recipe, seed, place, least)
 
 
 def _with_transforms(pairs: PairedImages, transforms: list[Transform], seed: int) -> PairedImages:

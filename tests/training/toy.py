@@ -18,15 +18,18 @@ from fusionblocks.training import Objective, train
 class ToyNet(nn.Module):
     """Norm, dropout and two parts: something of everything that a checkpoint must keep."""
 
-    def __init__(self, *, norm: bool = True) -> None:
+    def __init__(self, *, norm: bool = True, pooled: bool = False) -> None:
         super().__init__()
         self.embed = nn.Conv2d(4, 8, 3, padding=1)
         self.norm = nn.BatchNorm2d(8) if norm else nn.Identity()
         self.drop = nn.Dropout(0.1 if norm else 0.0)
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)) if pooled else None
         self.head = nn.Conv2d(8, 1, 3, padding=1)
 
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
         features = torch.relu(self.norm(self.embed(torch.cat([infrared, visible], 1))))
+        if self.gate is not None:
+            features = features * torch.sigmoid(self.gate(features))
         return torch.sigmoid(self.head(self.drop(features)))
 
 
@@ -93,6 +96,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--diary", default="")
     parser.add_argument("--deadly", type=int, help="the pair at which rank 1 dies")
     parser.add_argument("--plain", action="store_true", help="no norm, no dropout, no noise")
+    parser.add_argument("--pooled", action="store_true", help="a norm of the whole map's mean")
     parser.add_argument("--workers", type=int, default=0)
     arguments = parser.parse_args(words)
     pairs = ToyPairs(
@@ -112,7 +116,7 @@ def main(words: list[str] | None = None) -> None:
         arguments.output,
         pairs,
         of=of,
-        network=ToyNet(norm=not arguments.plain),
+        network=ToyNet(norm=not arguments.plain, pooled=arguments.pooled),
         resume=arguments.resume,
         workers=arguments.workers,
         checkpoint_every=2,
