@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from fusionblocks.data import Compose, PairedImages, StreamedPairs
 from fusionblocks.training.batches import EpochPlan, Item, SeededItems, SeededStream, Transform
@@ -95,6 +97,8 @@ class DatasetSource:
 class StreamSource:
     """The steps of a stream that begins again when it ends; the phase is one long epoch.
 
+    All batches are full, so that processes agree about the pairs of a step without asking; no pair is dropped for it.
+
     To resume, the stream is gone through again up to the position, which takes the time of reading it.
 
     Args:
@@ -127,8 +131,10 @@ class StreamSource:
         self.steps_per_epoch, self.smallest = recipe.steps, recipe.batch
         self.total = recipe.batch * recipe.accumulate * place.processes
         self.accumulate = recipe.accumulate
-        # full batches alone, so that all processes agree about their number
-        self.loader = DataLoader(self.items, recipe.batch, drop_last=True, **_options(place))
+        self.batch = recipe.batch
+        self.loader = DataLoader(
+            self.items, recipe.batch, collate_fn=functools.partial(_whole, recipe.batch), **_options(place)
+        )
 
     def first(self) -> Item:
         """Return a pair as the network sees it."""
@@ -145,18 +151,29 @@ class StreamSource:
             yield Step(self.total, came, time.perf_counter() - begun)
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        epoch = 0
-        while True:
+        """Yield full batches; what is left of an epoch, by any worker, waits until others fill its batch."""
+        left: list[Item] = []
+        for epoch in itertools.count():
             self.items.epoch = epoch
             if hasattr(self.data, "set_epoch"):
                 self.data.set_epoch(epoch)
             came = 0
             for batch in self.loader:
                 came += 1
-                yield batch
+                if isinstance(batch, dict):
+                    yield batch
+                    continue
+                left += batch
+                if len(left) >= self.batch:
+                    yield default_collate(left[: self.batch])
+                    del left[: self.batch]
             if not came:
-                raise ValueError(f"data must give at least {self.loader.batch_size} pairs to each worker")
-            epoch += 1
+                raise ValueError(f"data must give pairs in every epoch, got none in epoch {epoch}")
+
+
+def _whole(batch: int, items: list[Item]) -> dict[str, Any] | list[Item]:
+    """Return a full batch, or the items of one that is not full."""
+    return default_collate(items) if len(items) == batch else items
 
 
 def open_source(

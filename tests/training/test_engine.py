@@ -6,6 +6,7 @@ import errno
 import io
 import resource
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,40 @@ def test_a_stream_is_gone_through_again_and_resumes(tmp_path: Path) -> None:
     assert [line["loss"] for line in read_log(tmp_path / "cut")] == losses
     with pytest.raises(ValueError, match="learns from a stream and needs steps"):
         toy_train(tmp_path / "epochs", Stream())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_pair_of_a_stream_is_dropped(tmp_path: Path, workers: int) -> None:
+    class Named(Stream):
+        """Its own order, seven pairs dealt to the workers: their shares do not go into batches of three."""
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            worker = torch.utils.data.get_worker_info()
+            number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+            return iter([dict(item, where={"index": i}) for i, item in enumerate(ToyPairs(7).items)][number::workers])
+
+    class Noting(ToyLoss):
+        def predict(self, batch: dict[str, Any]) -> dict[str, Any]:
+            assert list(map(int, batch["name"])) == batch["where"]["index"].tolist()
+            seen.append([int(name) for name in batch["name"]])
+            return super().predict(batch)
+
+    def run(name: str, steps: int, **options: Any) -> None:
+        of = recipe(epochs=None, steps=steps, batch=3)
+        toy_train(tmp_path / name, Named(), of=of, workers=workers, objectives={"toy": Noting}, **options)
+
+    seen: list[list[int]] = []
+    run("whole", 14)
+    assert {len(batch) for batch in seen} == {3}
+    counts = Counter(index for batch in seen for index in batch)
+    assert counts == Counter(dict.fromkeys(range(7), 6)), "six epochs of seven are fourteen batches of three"
+
+    class Empty(Stream):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            return iter(())
+
+    with pytest.raises(ValueError, match="data must give pairs in every epoch, got none in epoch 0"):
+        toy_train(tmp_path / "none", Empty(), of=recipe(epochs=None, steps=1, batch=3))
 
 
 @pytest.fixture
