@@ -95,8 +95,11 @@ def _infrared(file: Path) -> Tensor:
 
 def _mask(file: Path) -> Tensor:
     picture = _one_channel(str(file), read_image(file), thermal=False)
-    # a mask of zeros and ones means black and white
-    return picture * 255 if picture.dtype == torch.uint8 and picture.max() == 1 else picture
+    if picture.dtype == torch.uint8:
+        found = set(picture.flatten().bincount().nonzero().flatten().tolist())
+        if 1 in found and found <= {0, 1, VOID}:  # classes: black and white, and beside them perhaps no class
+            return (picture == 1).to(torch.uint8) * 255
+    return picture
 
 
 def _one_channel(name: str, array: np.ndarray, thermal: bool) -> Tensor:

@@ -139,6 +139,20 @@ def test_mask_files_come_before_derived_masks(root: Path, tmp_path: Path) -> Non
     assert set(item["boundary"].unique().tolist()) == {0.0, 1.0}
 
 
+def test_no_class_is_black_in_mask_files_of_zeros_and_ones(tmp_path: Path) -> None:
+    make_pairs(tmp_path, count=3)
+    (tmp_path / "binary").mkdir()
+    classes = samples(HEIGHT, WIDTH, seed=9) % 2
+    classes[:7] = 255
+    soft = np.where(classes == 0, 3, classes)
+    for name, picture in enumerate((classes, classes // 255 * 255, soft)):
+        write_image(tmp_path / "binary" / f"{name}.png", picture)
+    pairs = opened(tmp_path, masks={"binary": tmp_path / "binary"})
+    assert torch.equal(pairs[0]["binary"][0], torch.from_numpy(classes == 1).float())
+    assert torch.equal(pairs[1]["binary"][0], torch.from_numpy(classes == 255).float()), "black and white"
+    assert torch.equal(pairs[2]["binary"][0], torch.from_numpy(soft).float() / 255), "soft"
+
+
 def test_palettes_are_class_numbers_and_ignored_labels_no_class(root: Path, tmp_path: Path) -> None:
     classes = samples(HEIGHT, WIDTH, seed=200) % 9
     classes[:10] = 255
