@@ -125,16 +125,18 @@ def test_an_argument_may_be_overwritten_with_the_result(monkeypatch) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("name", "options", "scale"),
-    [("smfnet", {"base_layers": 1, "base_depth": 1}, 4), ("sgafusion", {}, 4), ("psfusion", {}, 2)],
+    ("name", "options", "scale", "channels"),
+    [("smfnet", {"base_layers": 1, "base_depth": 1}, 4, 990), ("sgafusion", {}, 4, 750), ("psfusion", {}, 2, 210)],
 )
-def test_peak_memory_is_less_than_half(name: str, options: dict[str, int], scale: int, monkeypatch) -> None:
-    model, inputs = trained_like(name, **options), pair(name, 480 // scale, 640 // scale, semantic=512)
+def test_peak_memory(name: str, options: dict[str, int], scale: int, channels: int, monkeypatch) -> None:
+    """It stays below so many channels of the picture's size: half of what the networks' published steps need."""
+    height, width = 480 // scale, 640 // scale
+    model, inputs = trained_like(name, **options), pair(name, height, width, semantic=512)
     monkeypatch.setattr(strips, "PIXELS", strips.PIXELS // scale**2)  # as many strips as in a picture of 480 x 640
     fast, alone = fb.optimize(model), fb.optimize(model, outputs=("fused",))
-    before = peak_bytes(lambda: model(**inputs))
-    assert peak_bytes(lambda: fast(**inputs)) < before / 2
-    assert peak_bytes(lambda: alone(**inputs)) < before / 2
+    bound = channels * height * width * torch.float32.itemsize
+    assert peak_bytes(lambda: fast(**inputs)) < bound
+    assert peak_bytes(lambda: alone(**inputs)) < bound
 
 
 @torch.no_grad()
@@ -170,10 +172,16 @@ def test_the_copy_is_for_inference(networks, name: str, tmp_path) -> None:
         fast.save_pretrained(tmp_path)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
-def test_no_norm_behind_a_convolution_is_left(networks, name: str) -> None:
-    left = [key for key, module in fb.optimize(networks[name]).named_modules() if isinstance(module, BatchNormAct2d)]
-    assert not left
+def test_no_norm_behind_a_convolution_runs(networks, name: str) -> None:
+    fast = fb.optimize(networks[name])
+    ran = []
+    for module in fast.modules():
+        if isinstance(module, BatchNormAct2d):
+            module.register_forward_hook(lambda module, args, output: ran.append(module))
+    fast(**pair(name, 64, 64))
+    assert not ran
 
 
 @torch.no_grad()
@@ -257,8 +265,10 @@ def test_errors_are_unchanged(networks, name: str) -> None:
 
 def test_wrong_arguments_are_refused_by_name(networks) -> None:
     model = networks["laplacian"]
-    with pytest.raises(TypeError, match="model must be a FusionModel, got Linear"):
-        fb.optimize(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got str"):
+        fb.optimize("psfusion")
+    with pytest.raises(ValueError, match="outputs are those of a FusionModel.*Linear"):
+        fb.optimize(nn.Linear(2, 2), outputs=("fused",))
     with pytest.raises(ValueError, match=r"dtype.*float16"):
         fb.optimize(model, torch.float16)
     with pytest.raises(ValueError, match=r"segmentatoin.*did you mean 'segmentation'"):
@@ -303,7 +313,9 @@ def test_a_network_of_ones_own_is_optimized_too() -> None:
     model = Own()
     model(torch.rand(2, 1, 16, 16), torch.rand(2, 3, 16, 16))
     fast = fb.optimize(model.eval())
-    assert isinstance(fast.stem[1], nn.Identity)
+    assert len(fast.stem) == 3
+    assert isinstance(fast.stem[1], nn.BatchNorm2d)  # whoever reaches into a sequence finds what was there
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in fast.stem.prepared)
     inputs = pair("own", 40, 33)
     torch.testing.assert_close(fast(**inputs).fused, model(**inputs).fused, rtol=1e-4, atol=1e-5)
 

@@ -80,10 +80,17 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
     return vars(cls).get("equals", cls)
 
 
+def is_a(module: Any, base: type) -> bool:
+    """Whether a module is of a class, or of a subclass that changes nothing of what its base does."""
+    return isinstance(module, base) and keeps(plain_class(module), base)  # type: ignore[arg-type]
+
+
 def keeps(cls: type, base: type) -> bool:
     """Whether a subclass changes nothing of what its base does: it may have another constructor, and names beside."""
     own = cls.__mro__[: cls.__mro__.index(base)]
-    return all(name in _NEUTRAL or not hasattr(base, name) for part in own for name in vars(part))
+    names = {name for part in own for name in vars(part)} - _NEUTRAL
+    # what the hub's mixin notes of every subclass is no behaviour
+    return not any(hasattr(base, name) for name in names if not name.startswith("_hub_mixin"))
 
 
 _NEUTRAL = {
@@ -124,29 +131,40 @@ def _of_batch_norm(norm: nn.BatchNorm2d) -> int | None:
     """In evaluation a batch norm is an affine map, unless it has no statistics of its own."""
     if norm.training or norm.running_mean is None or norm.running_var is None:
         return None
-    return in_a_row(*norm.children())
+    return in_a_row(*map(_behind, norm.children()))
 
 
 def _of_softmax(softmax: nn.Softmax) -> int | None:
     return 0 if softmax.dim == 1 else None
 
 
-def _of_members(module: nn.Module) -> int | None:
-    """Members that act one after the other."""
-    members = [*module._modules.values()]  # one that stands there twice acts twice
-    acting = [member for member in members if type(member) is not nn.Identity]
-    if acting and getattr(acting[0], "inplace", False):
-        return None  # it changes its input, and neighbouring strips share rows of that
-    return in_a_row(*members)
+def _of_sequence(members: nn.Sequential) -> int | None:
+    """Members that act one after the other; one that stands there twice acts twice."""
+    acting = [member for member in members if not is_a(member, nn.Identity)]
+    return in_a_row(*acting[:1], *map(_behind, acting[1:]))
+
+
+def _behind(member: nn.Module) -> int | None:
+    """Return the reach of a module whose input is another one's fresh result, so that it may overwrite it."""
+    in_place = getattr(member, "inplace", False) and any(is_a(member, cls) for cls in _OF_PIXEL)
+    return 0 if in_place and not is_watched(member) else reach(member)
+
+
+def _of_conv_mlp(module: ConvMlp) -> int | None:
+    return in_a_row(module.fc1, module.norm, *map(_behind, (module.act, module.drop)), module.fc2)
 
 
 def _of_conv_norm_act(module: ConvNormAct) -> int | None:
-    return in_a_row(module.conv, module.bn, 0 if module.aa is None else module.aa)
+    return in_a_row(module.conv, _behind(module.bn), 0 if module.aa is None else module.aa)
 
 
 def _of_pixel(module: nn.Module) -> int | None:
-    """Act on every value, or every pixel's channels, by themselves (a dropout does nothing in evaluation)."""
-    return None if isinstance(module, _DROPOUTS) and module.training else 0
+    """Act on every value, or every pixel's channels, by themselves (a dropout does nothing in evaluation).
+
+    In place they would change their input, of which neighbouring strips share rows.
+    """
+    trained = isinstance(module, _DROPOUTS) and module.training
+    return None if trained or getattr(module, "inplace", False) else 0
 
 
 _DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.AlphaDropout)
@@ -164,8 +182,8 @@ RULES: dict[type, Rule] = {
     nn.BatchNorm2d: _of_batch_norm,
     BatchNormAct2d: _of_batch_norm,
     nn.Softmax: _of_softmax,
-    nn.Sequential: _of_members,
+    nn.Sequential: _of_sequence,
     ConvNormAct: _of_conv_norm_act,
-    ConvMlp: _of_members,
+    ConvMlp: _of_conv_mlp,
 }
 """The reach of modules that are not this library's, by exact class or a subclass that changes nothing."""

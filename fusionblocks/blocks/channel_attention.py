@@ -7,6 +7,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_alike, check_divisible, check_features
+from fusionblocks.blocks._reach import is_a, is_watched
 from fusionblocks.ops import channel_attention
 
 # Shapes: B batch, C channels, H W picture, heads x c = C
@@ -63,13 +64,32 @@ class ChannelAttention(nn.Module):
 
     def _mixed(self, x: Tensor) -> Tensor:
         """Return query, key and value ``(B, 3 C, H, W)``, projected and mixed with their neighbourhood."""
-        if self.qkv_local.groups > 1 or self.qkv.bias is not None:
+        if not self.composable:
             return self.qkv_local(self.qkv(x))
-        # nothing lies between two convolutions without bias: they are one, of a third of the arithmetic
-        weight = einsum(
-            self.qkv_local.weight, rearrange(self.qkv.weight, "m c 1 1 -> m c"), "out m kh kw, m c -> out c kh kw"
+        conv = self.qkv_local
+        return nn.functional.conv2d(x, self.composed_weight(), None, conv.stride, conv.padding, conv.dilation)
+
+    @property
+    def composable(self) -> bool:
+        """Whether nothing lies between both convolutions, so that one of a third of the arithmetic does as much."""
+        return (
+            is_a(self.qkv, nn.Conv2d)
+            and is_a(self.qkv_local, nn.Conv2d)
+            and not is_watched(self.qkv)
+            and not is_watched(self.qkv_local)
+            and self.qkv.kernel_size == (1, 1)
+            and self.qkv.stride == (1, 1)
+            and self.qkv.padding == (0, 0)
+            and self.qkv.groups == self.qkv_local.groups == 1
+            and self.qkv.bias is None
+            and self.qkv_local.bias is None
+            and self.qkv_local.padding_mode == "zeros"
         )
-        return nn.functional.conv2d(x, weight, padding=1)
+
+    def composed_weight(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the weight ``(3 C, C, kh, kw)`` of the one convolution that both are together."""
+        weight, inner = self.qkv_local.weight.to(dtype), rearrange(self.qkv.weight.to(dtype), "m c 1 1 -> m c")
+        return einsum(weight, inner, "out m kh kw, m c -> out c kh kw")
 
 
 class CrossChannelAttention(nn.Module):

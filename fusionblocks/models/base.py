@@ -14,6 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
+from fusionblocks.blocks._reach import is_watched
 
 Config = TypeVar("Config")
 
@@ -101,6 +102,15 @@ def build_config(config_class: type[Config], config: Config | None, options: Map
     return dataclasses.replace(config, **frozen)  # type: ignore[type-var]
 
 
+def hand_over(module: nn.Module, maps: list[Tensor]) -> Any:
+    """Return ``module(*maps)`` for maps that nobody else needs.
+
+    A module that has a method ``take`` takes them out of the list, each as soon as it has served.
+    """
+    take = getattr(module, "take", None)
+    return module(*maps) if take is None or is_watched(module) else take(maps)
+
+
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Put every part of some modules into evaluation mode, and each back into its own mode afterwards."""
@@ -169,6 +179,17 @@ class FusionModel(
         self.config = build_config(type(self).config_class, config, options)
         self._hub_mixin_config = {"model": self.name, **dataclasses.asdict(self.config)}
         self._guide: tuple[Callable[..., Any], ...] = ()
+        self._wanted: frozenset[str] | None = None
+
+    def wants(self, *outputs: str) -> bool:
+        """Return whether any of some extras of :class:`FusionOutput` is to be computed.
+
+        All are, but in a copy that :func:`fusionblocks.optimize` made for some of them alone.
+
+        Args:
+            *outputs: Names of the extras.
+        """
+        return self._wanted is None or not self._wanted.isdisjoint(outputs)
 
     def attach_guidance(self, guide: Callable[..., Any] | None) -> None:
         """Let ``guide`` compute the network's guidance whenever a pass gets none.

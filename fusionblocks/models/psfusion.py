@@ -177,31 +177,36 @@ class PSFusion(FusionModel):
         visible, _ = pad_to_multiple(visible, STRIDE)
 
         # details are fused at 1, 1/2 and 1/4 of the picture's size, semantics at 1/8, 1/16 and 1/32
-        levels = zip(self.infrared_encoder(infrared), self.visible_encoder(visible), strict=True)
+        levels = self.infrared_encoder(infrared), self.visible_encoder(visible)
         fusions = (*self.detail_fusion, *self.semantic_fusion)
-        fused = [fuse(infrared=a, visible=b) for fuse, (a, b) in zip(fusions, levels, strict=True)]
+        # a level is freed once it is fused
+        fused = [fuse(infrared=levels[0].pop(0), visible=levels[1].pop(0)) for fuse in fusions]
 
         # sparse semantic perception, at 1/4
-        laterals = [lateral(x) for lateral, x in zip(self.laterals, fused[2:], strict=True)]
-        semantic = self.perception(torch.cat([resize_like(x, laterals[0]) for x in laterals], dim=1))
-        segmentation, binary, boundary = self.prediction(semantic)
+        semantic = self._perceived(fused[2:])
+        logits = ("segmentation", "binary", "boundary")
+        predicted = self.prediction(semantic) if self.wants(*logits) else (None, None, None)
 
         # scene restoration, at full size: semantics are injected progressively, from shallow to abstract ones
         scene = self.injections[0](fused[1], fused[2])
         scene = self.injections[1](fused[0], scene)
+        del fused
         scene = self.restoration[0](scene)
         scene = self.injections[2](scene, semantic)
         scene = self.restoration[1](scene)
 
         output = FusionOutput(
             fused=self.fused_head(scene),
-            segmentation=segmentation,
-            binary=binary,
-            boundary=boundary,
-            visible=self.visible_path(scene),
-            infrared=self.infrared_path(scene),
+            **dict(zip(logits, predicted, strict=True)),
+            visible=self.visible_path(scene) if self.wants("visible") else None,
+            infrared=self.infrared_path(scene) if self.wants("infrared") else None,
         )
         return output.map(lambda x: crop(x, padding))
+
+    def _perceived(self, fused: list[Tensor]) -> Tensor:
+        """Return the semantic features ``(B, semantic_channels, H / 4, W / 4)`` of the fused levels from 1/4 on."""
+        laterals = [lateral(x) for lateral, x in zip(self.laterals, fused, strict=True)]
+        return self.perception(torch.cat([resize_like(x, laterals[0]) for x in laterals], dim=1))
 
 
 def resize_like(x: Tensor, reference: Tensor) -> Tensor:

@@ -72,20 +72,23 @@ class DegradationAwareEncoder(nn.Module):
             moe_block(channels * 2**i, channels * 2 ** (i + 1), num_experts, negative_slope=0.01) for i in range(3)
         )
 
-    def forward(self, picture: Tensor, *, degraded: bool) -> list[Tensor]:
-        """Return the features of all four stages, the first stage's first.
+    def forward(self, picture: Tensor, *, degraded: bool, last: int = 4) -> list[Tensor]:
+        """Return the features of the stages, the first stage's first.
 
         Args:
             picture: A picture ``(B, 3, H, W)``.
             degraded: Whether the degradation experts act on the first stage.
+            last: How many of the last stages' features to return; the others are freed on the way.
 
         Returns:
-            Features ``(B, channels * 2**i, H, W)`` for ``i`` from 0 to 3.
+            Features ``(B, channels * 2**i, H, W)`` for ``i`` from ``4 - last`` to 3.
         """
         x = self.stem(picture)
-        features = [self.degradation(x) if degraded else x]
+        x = self.degradation(x) if degraded else x
+        features = [x]
         for stage in self.stages:
-            features.append(stage(features[-1]))
+            x = stage(x)
+            features = [*features, x][-last:]
         return features
 
 
@@ -163,16 +166,19 @@ class SGAFusion(FusionModel):
         semantic = self._semantic(visible, semantic)
 
         # one encoder for both; only the visible picture suffers from haze and darkness
-        from_visible = self.encoder(visible, degraded=True)
-        from_infrared = self.encoder(repeat(infrared, "b 1 h w -> b 3 h w"), degraded=False)
-
-        # (B, 8C, H, W)
-        both = from_visible[3] + from_infrared[3]
-        guided = self.semantic_attention(both, semantic)
+        skip, both = self.encoder(visible, degraded=True, last=2)
+        from_infrared = self.encoder(repeat(infrared, "b 1 h w -> b 3 h w"), degraded=False, last=2)
+        skip, both = skip + from_infrared[0], both + from_infrared[1]  # (B, 4C, H, W) and (B, 8C, H, W)
+        del from_infrared
 
         # selective skip connection: the third stage of both joins what is decoded, (B, 4C, H, W)
-        decoded = self.decoder(torch.cat([guided, both], dim=1)) + from_visible[2] + from_infrared[2]
-        return FusionOutput(fused=self.fusion_head(decoded), segmentation=self.segmentation_head(decoded))
+        decoded = self.decoder[1](self._decoded_guided(both, semantic)) + skip
+        segmentation = self.segmentation_head(decoded) if self.wants("segmentation") else None
+        return FusionOutput(fused=self.fusion_head(decoded), segmentation=segmentation)
+
+    def _decoded_guided(self, both: Tensor, semantic: Tensor) -> Tensor:
+        """Return what the decoder's first block makes of both pictures' features beside what the embedding says."""
+        return self.decoder[0](torch.cat([self.semantic_attention(both, semantic), both], dim=1))
 
     def ask_guide(self, infrared: Tensor, visible: Tensor) -> dict[str, Any]:
         """Return the guide's embedding of the visible picture, see :meth:`FusionModel.ask_guide`."""

@@ -17,7 +17,7 @@ from fusionblocks.blocks import (
 )
 from fusionblocks.blocks.graph_reasoning import GraphFeatures
 from fusionblocks.image import check_pair, luma
-from fusionblocks.models.base import FusionModel, FusionOutput
+from fusionblocks.models.base import FusionModel, FusionOutput, hand_over
 
 # Shapes: B batch, C = config.channels, H W picture; no branch changes the resolution
 
@@ -176,19 +176,24 @@ class SMFNet(FusionModel):
         Returns:
             The fused luma ``(B, 1, H, W)`` and the features of both modalities, each ``(B, C, H, W)``.
         """
-        thermal, bright, graph = self.decompose(infrared, visible)
-        base = self.base_fusion(thermal.base + bright.base)
-        detail = self.detail_fusion(thermal.detail + bright.detail)
-        fused = self.decoder(detail + base + graph.fused)
+        thermal, bright = self.encode(infrared, visible)
         features = {
             "base_infrared": thermal.base,
             "base_visible": bright.base,
             "detail_infrared": thermal.detail,
             "detail_visible": bright.detail,
-            "graph_infrared": graph.infrared,
-            "graph_visible": graph.visible,
         }
-        return FusionOutput(fused=fused, features=features)
+        shallow = [thermal.shallow, bright.shallow]
+        del thermal, bright
+        # what the output does not hold is freed once it is fused
+        take = features.__getitem__ if self.wants("features") else features.pop
+        detail = self.detail_fusion(take("detail_infrared") + take("detail_visible"))
+        fused = detail + self.base_fusion(take("base_infrared") + take("base_visible"))
+        del detail
+        graph = hand_over(self.graph_reasoning, shallow)
+        if self.wants("features"):
+            features |= {"graph_infrared": graph.infrared, "graph_visible": graph.visible}
+        return FusionOutput(fused=self.decoder(fused + graph.fused), features=features or None)
 
     def reconstruct(self, infrared: Tensor, visible: Tensor) -> Reconstruction:
         """Rebuild both inputs, each from its own three branches (phase I of the paper's training).
@@ -200,15 +205,20 @@ class SMFNet(FusionModel):
         Returns:
             The rebuilt infrared image and visible luma, each ``(B, 1, H, W)``.
         """
-        thermal, bright, graph = self.decompose(infrared, visible)
+        # a copy in less precision is called from outside its forward pass here
+        given, own = infrared.dtype, next(self.parameters()).dtype
+        thermal, bright, graph = self.decompose(infrared.to(own), visible.to(own))
         return Reconstruction(
-            infrared=self.decoder(thermal.detail + thermal.base + graph.infrared),
-            visible=self.decoder(bright.detail + bright.base + graph.visible),
+            infrared=self.decoder(thermal.detail + thermal.base + graph.infrared).to(given),
+            visible=self.decoder(bright.detail + bright.base + graph.visible).to(given),
         )
 
     def decompose(self, infrared: Tensor, visible: Tensor) -> tuple[Branches, Branches, GraphFeatures]:
         """Return the branches of the infrared and of the visible image, and their graph features."""
-        check_pair(infrared, visible, visible_channels=(1, 3))
-        thermal = self.encoder(infrared)
-        bright = self.encoder(luma(visible) if visible.shape[1] == 3 else visible)
+        thermal, bright = self.encode(infrared, visible)
         return thermal, bright, self.graph_reasoning(thermal.shallow, bright.shallow)
+
+    def encode(self, infrared: Tensor, visible: Tensor) -> tuple[Branches, Branches]:
+        """Return the branches of the infrared and of the visible image."""
+        check_pair(infrared, visible, visible_channels=(1, 3))
+        return self.encoder(infrared), self.encoder(luma(visible) if visible.shape[1] == 3 else visible)

@@ -8,24 +8,24 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from fusionblocks.models.base import FusionModel, FusionOutput, closest
 from fusionblocks.optimization import (  # noqa: F401  (each declares fast classes)
     channel_attention,
     detail,
     experts,
+    folding,
     graph_reasoning,
     psfusion,
     sgafusion,
-    smfnet,
 )
-from fusionblocks.optimization.folding import fold_norms
-from fusionblocks.optimization.recast import convert, recast
+from fusionblocks.optimization.rewriting import convert, rewrite
 
 __all__ = ["optimize"]
 
-Model = TypeVar("Model", bound=FusionModel)
+Module = TypeVar("Module", bound=nn.Module)
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -38,7 +38,7 @@ class Settings:
     """The extras of :class:`FusionOutput` to keep, None for all."""
 
 
-def optimize(model: Model, dtype: torch.dtype | None = None, *, outputs: Sequence[str] | None = None) -> Model:
+def optimize(model: Module, dtype: torch.dtype | None = None, *, outputs: Sequence[str] | None = None) -> Module:
     """Return a copy of a network that computes the same, faster and in less memory, for inference alone.
 
     Norms are folded into the convolutions before them, convolutions with nothing between them composed, branches
@@ -46,21 +46,28 @@ def optimize(model: Model, dtype: torch.dtype | None = None, *, outputs: Sequenc
     few rows only are run strip by strip, in the processor's cache. Without a ``dtype`` the outputs stay equal up to
     the order of summation, and errors stay as they were.
 
+    Any module will do: a network of this library, edited or not, one of your own, a single block. Each part that
+    is what a rewrite relies on is made faster; anything else is left alone, and so is what somebody watches or
+    changes: modules with hooks, parametrized or pruned weights, quantized or compiled parts.
+
     The copy has other weights than the network, so it can be neither trained nor saved: save the original.
 
     Args:
-        model: A network; it is not changed. A guide that is attached to it is shared, not copied.
+        model: A network or any other module; it is not changed. A guide that is attached to it is shared, not copied.
         dtype: ``torch.bfloat16`` computes in bfloat16, which costs accuracy, and returns float32; None keeps the
             network's precision, ``torch.float32`` converts to it.
         outputs: The extras of :class:`~fusionblocks.FusionOutput` to compute beside ``fused``, for example
-            ``("fused",)`` for none or ``("fused", "segmentation")``; the others are None. By default all.
+            ``("fused",)`` for none or ``("fused", "segmentation")``; the others are None. By default all. It is for
+            a :class:`~fusionblocks.FusionModel` alone.
 
     Returns:
-        The copy, of the same class, in evaluation mode; nothing in it requires gradients.
+        The copy, of the same class or one that is derived from it, in evaluation mode; nothing in it requires
+        gradients.
 
     Raises:
-        TypeError: If ``model`` is no :class:`~fusionblocks.FusionModel`, or ``outputs`` is a string.
-        ValueError: If ``dtype`` is another one, or ``outputs`` names something that is no output.
+        TypeError: If ``model`` is no module, or ``outputs`` is a string.
+        ValueError: If ``dtype`` is another one, or ``outputs`` names something that is no output, or ``model`` has
+            none of these.
 
     Example:
         >>> import torch
@@ -72,27 +79,32 @@ def optimize(model: Model, dtype: torch.dtype | None = None, *, outputs: Sequenc
         True
         >>> fast(*inputs).segmentation is None
         True
+        >>> block = fb.optimize(fb.SDFM(8, 8))
     """
-    if not isinstance(model, FusionModel):
-        raise TypeError(f"model must be a FusionModel, got {type(model).__name__}")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be None, torch.float32 or torch.bfloat16, got {dtype}")
+    if outputs is not None and not isinstance(model, FusionModel):
+        raise ValueError(f"outputs are those of a FusionModel, got outputs={outputs!r} for a {type(model).__name__}")
     before: Settings | None = getattr(model, "optimization", None)
 
-    # the guide is no part of the network and may be large
-    fast: Any = copy.deepcopy(model, {id(guide): guide for guide in model._guide}).eval().requires_grad_(False)
+    # a guide is no part of its network and may be large
+    guides = [guide for part in model.modules() if isinstance(part, FusionModel) for guide in part._guide]
+    fast: Any = copy.deepcopy(model, {id(guide): guide for guide in guides}).eval().requires_grad_(False)
     for parameter in fast.parameters():
         parameter.grad = None
     fast.optimization = Settings(
         dtype=dtype if dtype is not None or before is None else before.dtype,
         outputs=_wanted(outputs) if outputs is not None or before is None else before.outputs,
     )
+    if isinstance(fast, FusionModel):
+        fast._wanted = fast.optimization.outputs
     if before is None:
-        fold_norms(fast)
+        rewrite(fast)
         fast.save_pretrained = _refuse_to_save
         fast.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
         fast.register_forward_hook(_finish)
-        recast(fast)
     return convert(fast, dtype).to(memory_format=torch.channels_last)
 
 
@@ -114,23 +126,26 @@ def _wanted(outputs: Sequence[str] | None) -> frozenset[str] | None:
 def _cast_inputs(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     dtype = model.optimization.dtype
     dtype = dtype and getattr(model, "input_dtype", dtype)
+    return (args, kwargs) if dtype is None else _cast((args, kwargs), dtype)
+
+
+def _finish(model: Any, args: tuple[Any, ...], output: Any) -> Any:
+    """Keep the outputs that are wanted, in float32 where the network computes in less."""
+    settings: Settings = model.optimization
+    if settings.outputs is not None and isinstance(output, FusionOutput):
+        extras = {field.name for field in dataclasses.fields(output)} - {"fused"}
+        unwanted: dict[str, Any] = dict.fromkeys(extras - settings.outputs)
+        output = dataclasses.replace(output, **unwanted)
+    return output if settings.dtype is None else _cast(output, torch.float32)
+
+
+def _cast(values: Any, dtype: torch.dtype) -> Any:
+    """Return a structure of values with every floating-point tensor in a dtype."""
 
     def cast(value: Any) -> Any:
         return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    if dtype is None:
-        return args, kwargs
-    return tuple(cast(value) for value in args), {name: cast(value) for name, value in kwargs.items()}
-
-
-def _finish(model: Any, args: tuple[Any, ...], output: FusionOutput) -> FusionOutput:
-    """Keep the outputs that are wanted, in float32 where the network computes in less."""
-    settings: Settings = model.optimization
-    if settings.outputs is not None:
-        extras = {field.name for field in dataclasses.fields(output)} - {"fused"}
-        unwanted: dict[str, Any] = dict.fromkeys(extras - settings.outputs)
-        output = dataclasses.replace(output, **unwanted)
-    return output if settings.dtype is None else output.map(lambda tensor: tensor.to(torch.float32))
+    return tree_map(cast, values)
 
 
 def _refuse_to_save(*args: Any, **kwargs: Any) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from einops import einsum, rearrange
-from timm.layers import ConvMlp
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features
+from fusionblocks.blocks._reach import in_a_row, is_a, side_by_side
 from fusionblocks.blocks.base_feature_extraction import ResidualTransformerGroup
 from fusionblocks.blocks.cai import CAI
 from fusionblocks.blocks.channel_attention import ChannelAttention, CrossChannelAttention
 from fusionblocks.blocks.invertible_conv import split_channels
-from fusionblocks.blocks.transformer import LeFF, TransformerBlock
-from fusionblocks.optimization.recast import fast
+from fusionblocks.blocks.transformer import TransformerBlock
+from fusionblocks.optimization.rewriting import Rewrite, is_convolution, is_pointwise, like, rewrites
 from fusionblocks.optimization.strips import empty_map, in_strips, pays, strips
 
 # Shapes: B batch, C channels, H W picture, heads x c = C, n pixels of a strip
@@ -28,16 +29,18 @@ def gather(
     temperature: Tensor,
     output: nn.Conv2d,
     *maps: Tensor,
+    halo: int,
     factor: int = 1,
     onto: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sweep once over the maps: the first half of channel attention.
 
     Args:
-        project: From strips of the maps to query, key and value ``(B, C, h, W)``; it sees one row around a row.
+        project: From strips of the maps to query, key and value ``(B, C, h, W)``.
         temperature: ``(heads, 1, 1)``.
         output: The 1x1 convolution behind the attention, which is multiplied into the matrix.
         *maps: What ``project`` takes, ``(B, *, H, W)``.
+        halo: Rows around a row that ``project`` sees.
         factor: How many times higher than usual the strips are.
         onto: A map that may be overwritten with the values.
 
@@ -46,7 +49,7 @@ def gather(
     """
     gram = squares_query = squares_key = None
     values = onto
-    for strip in strips(maps[0], halo=1, factor=factor):
+    for strip in strips(maps[0], halo=halo, factor=factor):
         query, key, value = (strip.inner(x) for x in project(*(strip.of(x) for x in maps)))
         if values is None:
             values = empty_map(value, maps[0].shape[2])
@@ -83,80 +86,146 @@ def mix(matrix: Tensor, x: Tensor, onto: Tensor | None = None) -> Tensor:
     return rearrange(mixed, "b (h w) c -> b c h w", h=x.shape[2])
 
 
-@fast(ChannelAttention)
-class FastChannelAttention(ChannelAttention):
+@rewrites(ChannelAttention)
+class FastChannelAttention(Rewrite, ChannelAttention):
     """The two dense convolutions of SMFNet's base branch are composed once; see :func:`gather` for the rest."""
 
+    composed: nn.Conv2d | None
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """The projections are convolutions that keep the size."""
+        return (
+            is_pointwise(module.qkv)
+            and is_convolution(module.qkv_local)
+            and is_pointwise(module.project)
+            and module.qkv_local.out_channels == 3 * module.project.in_channels
+        )
+
     def prepare(self) -> None:
-        """Compose what ``_mixed`` composes in every pass."""
-        if self.qkv_local.groups > 1 or self.qkv.bias is not None:
-            return
-        weight = einsum(
-            self.qkv_local.weight.double(), self.qkv.weight.double()[:, :, 0, 0], "out m kh kw, m c -> out c kh kw"
-        )
-        composed = nn.utils.skip_init(
-            nn.Conv2d, self.channels, 3 * self.channels, 3, padding=1, bias=False, dtype=self.qkv.weight.dtype
-        )
-        composed.weight = nn.Parameter(weight.to(self.qkv.weight.dtype), requires_grad=False)
-        self.qkv, self.qkv_local = nn.Identity(), composed
+        """Compose what the attention composes in every pass."""
+        self.composed = None
+        if self.composable:
+            weight = self.composed_weight(torch.float64).to(self.qkv.weight.dtype)
+            self.composed = like(self.qkv_local, weight, None)
 
     def _mixed(self, x: Tensor) -> Tensor:
-        return self.qkv_local(self.qkv(x))
+        return super()._mixed(x) if self.composed is None else self.composed(x)
 
-    def gather(self, x: Tensor, norm: nn.Module, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def gather(self, x: Tensor, norm: nn.Module, halo: int, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the values of ``norm(x)``, perhaps in the memory of ``onto``, and the matrix to apply to them."""
 
         def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             return self._mixed(norm(x)).chunk(3, dim=1)
 
-        # the row that neighbouring strips share costs a dense convolution more than what leaves the cache
+        # the rows that neighbouring strips share cost a dense convolution more than what leaves the cache
         factor = 2 if self.qkv_local.groups == 1 else 1
-        return gather(project, self.temperature, self.project, x, factor=factor, onto=onto)
+        return gather(project, self.temperature, self.project, x, halo=halo, factor=factor, onto=onto)
 
 
-HALOS: dict[type[nn.Module], int] = {LeFF: 1, ConvMlp: 0}
-"""Rows around a row that a feed-forward network sees."""
-
-
-@fast(TransformerBlock)
-class FastTransformerBlock(TransformerBlock):
+@rewrites(TransformerBlock)
+class FastTransformerBlock(Rewrite, TransformerBlock):
     """Two sweeps: query, key and value with their products, then everything behind the attention matrix."""
+
+    attention: FastChannelAttention
+    halos: tuple[int, int]
+
+    @classmethod
+    def reaches(cls, module: Any) -> tuple[int | None, int | None]:
+        """Return what the sweep before and the one behind the attention matrix see."""
+        before = in_a_row(module.norm1, module.attention.qkv, module.attention.qkv_local)
+        return before, in_a_row(module.norm2, module.feed_forward)
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """Norms and feed-forward network have a reach, and the attention is the usual one."""
+        return (
+            is_a(module.attention, ChannelAttention)
+            and FastChannelAttention.fits(module.attention)
+            and module.attention.project.bias is None
+            and module.attention.channels == module.channels
+            and None not in cls.reaches(module)
+        )
+
+    def prepare(self) -> None:
+        """Find what the sweeps see."""
+        self.halos = self.reaches(self)
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         """Transform ``(B, C, H, W)``, the residuals included; ``onto`` is another map that may be overwritten."""
         check_features("x", x, self.channels)
-        halo = HALOS.get(type(self.feed_forward))
-        if halo is None or not pays(x) or self.attention.project.bias is not None:
+        if not pays(x):
             return super().forward(x)
-        values, matrix = self.attention.gather(x, self.norm1, onto)
+        values, matrix = self.attention.gather(x, self.norm1, self.halos[0], onto)
 
         def transform(x: Tensor, values: Tensor) -> Tensor:
             x = mix(matrix, values, onto=x)
             return x + self.feed_forward(self.norm2(x))
 
-        return in_strips(transform, x, values, halo=halo, onto=(values,))
+        return in_strips(transform, x, values, halo=self.halos[1], onto=(values,))
 
 
-@fast(ResidualTransformerGroup)
-class FastResidualTransformerGroup(ResidualTransformerGroup):
+@rewrites(ResidualTransformerGroup)
+class FastResidualTransformerGroup(Rewrite, ResidualTransformerGroup):
     """The bottleneck and the residual in one sweep; the blocks before it write by turns to two maps."""
+
+    halo: int
+
+    @staticmethod
+    def blocks_of(pairs: Any) -> list[nn.Module]:
+        """Return the blocks of all pairs in order, of a sequence of sequences."""
+        return [block for pair in pairs for block in (pair if isinstance(pair, nn.Sequential) else [pair])]
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """All blocks are transformer blocks that are made fast, and the bottleneck has a reach."""
+        if not is_a(module.pairs, nn.Sequential) or in_a_row(module.bottleneck) is None:
+            return False
+        blocks = cls.blocks_of(module.pairs)
+        return bool(blocks) and all(
+            is_a(block, TransformerBlock) and FastTransformerBlock.fits(block) for block in blocks
+        )
+
+    def prepare(self) -> None:
+        """Find what the bottleneck sees."""
+        self.halo = in_a_row(self.bottleneck)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``, the residual included."""
         check_features("x", x, self.channels)
-        blocks = [block for pair in self.pairs for block in (pair if type(pair) is nn.Sequential else [pair])]
-        if not all(isinstance(block, FastTransformerBlock) for block in blocks):
-            return super().forward(x)
         y: Tensor = x
         spare: Tensor | None = None
-        for block in blocks:
+        for block in self.blocks_of(self.pairs):
             y, spare = block(y, spare), None if y is x else y
-        return in_strips(lambda x, y: x + self.bottleneck(y), x, y, halo=2, factor=2, onto=(y,))
+        return in_strips(lambda x, y: x + self.bottleneck(y), x, y, halo=self.halo, factor=2, onto=(y,))
 
 
-@fast(CAI)
-class FastCAI(CAI):
+@rewrites(CAI)
+class FastCAI(Rewrite, CAI):
     """Three sweeps: each direction's attention matrix, then both applications and the coupling."""
+
+    halos: tuple[int, int]
+
+    @classmethod
+    def reaches(cls, module: Any) -> tuple[int | None, int | None]:
+        """Return what the sweeps before and the one behind the attention matrices see."""
+        attention = module.attention
+        query = in_a_row(attention.query, attention.query_local)
+        return side_by_side(query, in_a_row(attention.key_value, attention.key_value_local)), in_a_row(module.coupling)
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """The attention is the usual one over half of the channels, and the coupling has a reach."""
+        return (
+            is_a(module.attention, CrossChannelAttention)
+            and is_pointwise(module.attention.project)
+            and 2 * module.attention.channels == module.channels
+            and None not in cls.reaches(module)
+        )
+
+    def prepare(self) -> None:
+        """Find what the sweeps see."""
+        self.halos = self.reaches(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Extract the detail features ``(B, C, H, W)`` of a feature map ``(B, C, H, W)``."""
@@ -175,7 +244,7 @@ class FastCAI(CAI):
             halves = self.coupling(mix(matrix_first, first) + bias, mix(matrix_second, second) + bias)
             return torch.cat(halves, dim=1)
 
-        return in_strips(couple, values_first, values_second, halo=2, factor=2, onto=(values,))
+        return in_strips(couple, values_first, values_second, halo=self.halos[1], factor=2, onto=(values,))
 
     def _gather(self, guide: Tensor, value: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
         attention: CrossChannelAttention = self.attention
@@ -184,4 +253,5 @@ class FastCAI(CAI):
             key, content = attention.key_value_local(attention.key_value(value)).chunk(2, dim=1)
             return attention.query_local(attention.query(guide)), key, content
 
-        return gather(project, attention.temperature, attention.project, guide, value, onto=onto)
+        halo = self.halos[0]
+        return gather(project, attention.temperature, attention.project, guide, value, halo=halo, onto=onto)

@@ -2,63 +2,62 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionblocks.blocks._checks import check_features
-from fusionblocks.blocks.degradation_experts import LowLightExpert
+from fusionblocks.blocks._reach import is_a, reach, side_by_side
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts, UniNet
-from fusionblocks.optimization.folding import frozen
-from fusionblocks.optimization.recast import fast
+from fusionblocks.optimization.rewriting import Rewrite, is_convolution, like, rewrites
 from fusionblocks.optimization.strips import in_strips
 
 
-@fast(MixtureOfExperts)
-class FastMixtureOfExperts(MixtureOfExperts):
+@rewrites(MixtureOfExperts)
+class FastMixtureOfExperts(Rewrite, MixtureOfExperts):
     """The experts' first convolutions are one; their second ones, the gate and the sum share a sweep."""
 
-    reduce: nn.Conv2d | None
+    reduce: nn.Conv2d
+    widths: list[int]
+    halo: int
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """The experts are usual ones, and their first convolutions differ in weights and width alone."""
+        if not all(is_a(expert, UniNet) for expert in module.experts) or not is_a(module.act, nn.LeakyReLU):
+            return False
+        convs = [expert.reduce for expert in module.experts]
+        acts = [expert.act for expert in module.experts]
+        return (
+            all(is_convolution(conv) and conv.groups == 1 and conv.bias is not None for conv in convs)
+            and len({(conv.kernel_size, conv.dilation) for conv in convs}) == 1
+            and all(is_a(act, nn.LeakyReLU) for act in acts)
+            and len({act.negative_slope for act in acts}) == 1
+            and all(is_a(expert.expand, nn.Conv2d) and reach(expert.expand) is not None for expert in module.experts)
+        )
 
     def prepare(self) -> None:
         """Concatenate the outputs of the experts' first convolutions."""
-        self.reduce = None
-        if not all(type(expert) is UniNet for expert in self.experts):
-            return
-        convs = [expert.reduce for expert in self.experts]
+        convs: list[Any] = [expert.reduce for expert in self.experts]
         self.widths = [conv.out_channels for conv in convs]
-        merged = nn.utils.skip_init(
-            nn.Conv2d, self.channels, sum(self.widths), 3, padding=1, dtype=convs[0].weight.dtype
-        )
-        merged.weight = frozen(torch.cat([conv.weight for conv in convs]))
-        merged.bias = frozen(torch.cat([conv.bias for conv in convs]))
-        self.reduce = merged
-        for expert in self.experts:
-            del expert.reduce
+        weight, bias = torch.cat([conv.weight for conv in convs]), torch.cat([conv.bias for conv in convs])
+        self.reduce = like(convs[0], weight, bias)
+        self.halo = side_by_side(*(expert.expand for expert in self.experts))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gated sum of the experts' answers, activated."""
-        if self.reduce is None:
-            return super().forward(x)
         gates = self.gate(x)
-        hidden = F.leaky_relu_(self.reduce(x), self.experts[0].act.negative_slope)
-        return in_strips(self._mixed, hidden, gates, halo=1)
+        experts: Any = self.experts
+        hidden = F.leaky_relu_(self.reduce(x), experts[0].act.negative_slope)
+        return in_strips(self._mixed, hidden, gates, halo=self.halo)
 
     def _mixed(self, hidden: Tensor, gates: Tensor) -> Tensor:
-        mixed = None
+        mixed: Any = None
+        experts: Any = self.experts
         for expert, features, gate in zip(
-            self.experts, hidden.split(self.widths, dim=1), gates.split(1, dim=1), strict=True
+            experts, hidden.split(self.widths, dim=1), gates.split(1, dim=1), strict=True
         ):
             answer = F.leaky_relu_(expert.expand(features), expert.act.negative_slope).mul_(gate)
             mixed = answer if mixed is None else mixed.add_(answer)
         return F.leaky_relu_(mixed, self.act.negative_slope)
-
-
-@fast(LowLightExpert)
-class FastLowLightExpert(LowLightExpert):
-    """All steps along the curves in one sweep."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the enhanced features plus the features themselves."""
-        check_features("x", x, self.channels)
-        return in_strips(super().forward, x, halo=1)

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from einops import rearrange
-from torch import Tensor
+from timm.layers import ConvNormAct
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusionblocks.blocks._checks import check_alike
+from fusionblocks.blocks._reach import is_a
+from fusionblocks.blocks.conv_gru import ConvGRUCell
 from fusionblocks.blocks.graph_reasoning import GraphFeatures, GraphReasoning, ModalityGraph
-from fusionblocks.optimization.recast import fast
+from fusionblocks.optimization.rewriting import Rewrite, is_convolution, is_pointwise, rewrites
 from fusionblocks.optimization.strips import in_strips
 
 # Shapes: B batch, C channels, H W picture, n nodes of a graph, m = n - 1 neighbours of a node
 
 
-@fast(ModalityGraph)
-class FastModalityGraph(ModalityGraph):
+@rewrites(ModalityGraph)
+class FastModalityGraph(Rewrite, ModalityGraph):
     """Messages without the copies of neighbours, differences and weights for every edge."""
 
-    def reason(self, nodes: list[Tensor]) -> Tensor:
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """Messages and updates see single pixels, by plain 1x1 convolutions of the graph's width."""
+        neighbours, weigh, update = len(module.node_convs) - 1, module.message_weight, module.update
+        return (
+            module.channels % neighbours == 0
+            and is_convolution(weigh, kernel=1)
+            and (weigh.bias, weigh.groups, weigh.out_channels) == (None, neighbours, neighbours)
+            and is_a(update, ConvGRUCell)
+            and (update.in_channels, update.hidden_channels) == (module.channels, module.channels)
+            and is_pointwise(update.gates)
+            and is_pointwise(update.candidate)
+            and update.gates.bias is not None
+            and update.candidate.bias is not None
+        )
+
+    def reason(self, nodes: Sequence[Tensor]) -> Tensor:
         """Pass messages among the nodes and read the graph out to ``(B, C, H, W)``."""
-        neighbours = len(nodes) - 1
-        if self.channels % neighbours or self.update.candidate.kernel_size != (1, 1):
-            return super().reason(nodes)
         pixels = [rearrange(node, "b c h w -> b h w c") for node in nodes]
         for _ in range(self.iterations):
             pixels = self._updated_pixels(pixels)
@@ -70,29 +89,41 @@ def _of_both(weight: Tensor, bias: Tensor, first: Tensor, second: Tensor) -> Ten
     return result
 
 
-@fast(GraphReasoning)
-class FastGraphReasoning(GraphReasoning):
+@rewrites(GraphReasoning)
+class FastGraphReasoning(Rewrite, GraphReasoning):
     """Exchange, messages, readout and fusion see one pixel, and one row around it in the readout alone."""
+
+    halo: int | None
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """The nodes are convolutions of a map, and the exchange sees single pixels."""
+        graphs = (module.infrared, module.visible)
+        return (
+            all(is_a(graph, ModalityGraph) for graph in graphs)
+            and all(
+                is_a(conv, ConvNormAct) and is_a(conv.conv, nn.Conv2d) for graph in graphs for conv in graph.node_convs
+            )
+            and all(
+                is_pointwise(conv) and (conv.bias, conv.out_channels) == (None, 1)
+                for conv in (module.attend_infrared, module.attend_visible)
+            )
+        )
+
+    def prepare(self) -> None:
+        """Find what all behind the nodes sees."""
+        self.halo = self.reach_of_nodes()
 
     def forward(self, infrared: Tensor, visible: Tensor) -> GraphFeatures:
         """Reason over both modalities, each ``(B, C, H, W)``."""
-        return self.features([infrared, visible])
+        return self.take([infrared, visible])
 
-    def features(self, maps: list[Tensor]) -> GraphFeatures:
-        """Return all features, and take the infrared and the visible map out of the list."""
-        nodes = self._nodes(maps)
-        return in_strips(self._reason, *nodes, halo=1, factor=2, onto=nodes[: len(GraphFeatures._fields)])
-
-    def fused(self, maps: list[Tensor]) -> Tensor:
-        """Return the fused features alone, and take the infrared and the visible map out of the list."""
-        nodes = self._nodes(maps)
-        return in_strips(lambda *nodes: self._reason(*nodes).fused, *nodes, halo=1, factor=2, onto=nodes[:1])
-
-    def _nodes(self, maps: list[Tensor]) -> list[Tensor]:
-        """Return the infrared graph's nodes and the visible one's; each map is freed as soon as it has served."""
+    def take(self, maps: list[Tensor]) -> GraphFeatures:
+        """Reason over the infrared and the visible map of a list; each is taken out as soon as its nodes exist."""
         check_alike(self.channels, infrared=maps[0], visible=maps[1])
         nodes = self.visible.nodes(maps.pop())
-        return [*self.infrared.nodes(maps.pop()), *nodes]
+        nodes = [*self.infrared.nodes(maps.pop()), *nodes]
+        return in_strips(self._reason, *nodes, halo=self.halo, factor=2, onto=nodes[: len(GraphFeatures._fields)])
 
     def _reason(self, *nodes: Tensor) -> GraphFeatures:
         """Return the features of the infrared graph's nodes, followed by the visible one's."""

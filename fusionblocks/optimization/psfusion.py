@@ -1,4 +1,4 @@
-"""PSFusion in strips: what lies between the convolutions at full resolution never exists as a whole."""
+"""PSFusion's blocks in strips: what lies between the convolutions at full resolution never exists as a whole."""
 
 from __future__ import annotations
 
@@ -9,48 +9,90 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusionblocks.blocks._checks import check_alike, check_features
-from fusionblocks.blocks.dsrm import DSRM
+from fusionblocks.blocks._local_global_gate import LocalGlobalGate
+from fusionblocks.blocks._reach import in_a_row, is_a, reach, side_by_side
 from fusionblocks.blocks.funnel_stem import FunnelStem
-from fusionblocks.blocks.scene_fidelity import SceneFidelityPath
+from fusionblocks.blocks.scene_fidelity import SceneFidelityPath, SceneMask
 from fusionblocks.blocks.sdfm import SDFM, AdaptiveFusion
 from fusionblocks.blocks.semantic_injection import SemanticInjection
-from fusionblocks.image import check_pair, crop, pad_to_multiple
-from fusionblocks.models.base import FusionOutput
-from fusionblocks.models.psfusion import STRIDE, PSFusion, resize_like
-from fusionblocks.optimization.folding import affine, frozen
-from fusionblocks.optimization.recast import fast
-from fusionblocks.optimization.strips import in_strips, mean_in_strips, moments
+from fusionblocks.models.psfusion import FunnelResNet, PSFusion
+from fusionblocks.optimization.folding import affine, is_affine
+from fusionblocks.optimization.rewriting import Rewrite, frozen, is_convolution, like, rewrites
+from fusionblocks.optimization.strips import in_strips, mean_in_strips, moments, pays
 
 
-@fast(FunnelStem)
-class FastFunnelStem(FunnelStem):
+def pools_first(branch: nn.Module) -> bool:
+    """Whether a branch takes the mean of its map and sees nothing else of it."""
+    pool = branch[0] if is_a(branch, nn.Sequential) and len(branch) else None
+    return is_a(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1))
+
+
+@rewrites(FunnelStem)
+class FastFunnelStem(Rewrite, FunnelStem):
     """Both convolutions at full resolution and their funnel activations in one sweep."""
 
-    precise = ("full_resolution",)
+    halo: int | None
+
+    def prepare(self) -> None:
+        """Find what the convolutions at full resolution see."""
+        self.halo = reach(self.full_resolution)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of ``(B, in_channels, H, W)`` at full and at half resolution."""
         check_features("x", x, self.in_channels)
-        full = in_strips(self.full_resolution, x, halo=6, factor=4)
-        return full, self.half_resolution(full.to(self.half_resolution[-1].weight.dtype))
+        full = in_strips(self.full_resolution, x, halo=self.halo, factor=4)
+        return full, self.half_resolution(full.to(next(self.half_resolution.parameters(), full).dtype))
 
 
-@fast(SDFM)
-class FastSDFM(SDFM):
-    """Each modality's three convolutions in one sweep."""
+@rewrites(SDFM)
+class FastSDFM(Rewrite, SDFM):
+    """Each modality's convolutions in one sweep."""
+
+    fusion: FastAdaptiveFusion
+    halos: tuple[int, int]
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """Both modalities' convolutions have a reach, and the fusion is made fast too."""
+        return (
+            None not in (reach(module.infrared), reach(module.visible))
+            and is_a(module.fusion, AdaptiveFusion)
+            and FastAdaptiveFusion.fits(module.fusion)
+        )
+
+    def prepare(self) -> None:
+        """Find what both modalities' convolutions see."""
+        self.halos = reach(self.infrared), reach(self.visible)
 
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
         """Fuse two maps ``(B, in_channels, H, W)`` to ``(B, C, H, W)``."""
         check_alike(self.in_channels, infrared=infrared, visible=visible)
-        infrared = in_strips(self.infrared, infrared, halo=3, factor=4)
-        visible = in_strips(self.visible, visible, halo=3, factor=4)
-        fusion: Any = self.fusion
-        return fusion.fuse(infrared, visible, onto=visible)
+        infrared = in_strips(self.infrared, infrared, halo=self.halos[0], factor=4)
+        strips_were_written = pays(visible)
+        visible = in_strips(self.visible, visible, halo=self.halos[1], factor=4)
+        return self.fusion.fuse(infrared, visible, onto=visible if strips_were_written else None)
 
 
-@fast(AdaptiveFusion)
-class FastAdaptiveFusion(AdaptiveFusion):
+@rewrites(AdaptiveFusion)
+class FastAdaptiveFusion(Rewrite, AdaptiveFusion):
     """One sweep finds the mean that the gate needs, one fuses; what both compute is computed twice and never kept."""
+
+    halo: int
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """Both global branches see means alone, the rest has a reach."""
+        return (
+            pools_first(module.recalibration)
+            and is_a(module.gate, LocalGlobalGate)
+            and pools_first(module.gate.pooled)
+            and reach(module.aggregation) == 0
+            and reach(module.gate.local) is not None
+        )
+
+    def prepare(self) -> None:
+        """Find what the gate sees."""
+        self.halo = in_a_row(self.aggregation, self.gate.local)
 
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
         """Fuse two maps ``(B, C, H, W)``."""
@@ -68,30 +110,42 @@ class FastAdaptiveFusion(AdaptiveFusion):
             scale_visible, scale_infrared = scale.chunk(2, dim=1)
             return torch.lerp(infrared * scale_infrared, visible * scale_visible, weight)
 
-        return in_strips(mix, visible, infrared, halo=0, onto=() if onto is None else (onto,))
+        return in_strips(mix, visible, infrared, halo=self.halo, onto=() if onto is None else (onto,))
 
     def _aggregated(self, scale: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
         return self.aggregation(torch.cat([visible, infrared], dim=1) * scale)
 
 
-@fast(SemanticInjection)
-class FastSemanticInjection(SemanticInjection):
+@rewrites(SemanticInjection)
+class FastSemanticInjection(Rewrite, SemanticInjection):
     """Scale and shift from one convolution, with both norms, in one sweep behind the one that finds the moments."""
 
     precise = ("norm_scale",)
+    modulation: nn.Conv2d
+    halo: int
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """The embedding has a reach, the norm is affine, and scale and shift come from convolutions of one size."""
+        convs = (module.gamma, module.beta)
+        return (
+            is_affine(module.bn)
+            and is_a(module.bn, nn.BatchNorm2d)
+            and reach(module.embedding) is not None
+            and all(is_convolution(conv) and conv.groups == 1 and conv.bias is not None for conv in convs)
+            and module.gamma.kernel_size == module.beta.kernel_size
+            and module.gamma.dilation == module.beta.dilation
+        )
 
     def prepare(self) -> None:
         """Concatenate the outputs of both convolutions, and take the batch norm into scale and shift."""
         scale, shift = affine(self.bn)
-        gamma: Any = self.gamma
-        beta: Any = self.beta
+        gamma, beta = self.gamma, self.beta
         dtype = gamma.weight.dtype
         self.norm_scale = frozen(scale[:, None, None].to(torch.promote_types(dtype, torch.float32)))
-        modulation = nn.utils.skip_init(nn.Conv2d, gamma.in_channels, 2 * self.channels, 3, padding=1, dtype=dtype)
-        modulation.weight = frozen(torch.cat([gamma.weight, beta.weight]))
-        modulation.bias = frozen(torch.cat([gamma.bias, (beta.bias.double() + shift).to(dtype)]))
-        self.modulation = modulation
-        del self.gamma, self.beta, self.bn
+        bias: Any = (gamma.bias, (beta.bias.double() + shift).to(dtype))
+        self.modulation = like(gamma, torch.cat([gamma.weight, beta.weight]), torch.cat(bias))
+        self.halo = in_a_row(self.embedding, side_by_side(gamma, beta))
 
     def forward(self, x: Tensor, semantic: Tensor) -> Tensor:
         """Modulate ``(B, C, H, W)`` by ``(B, semantic_channels, h, w)``."""
@@ -109,22 +163,23 @@ class FastSemanticInjection(SemanticInjection):
             normalized = (x.to(scale.dtype) - mean) * scale
             return torch.addcmul(beta.to(scale.dtype), normalized, 1 + torch.sigmoid(gamma)).to(semantic.dtype)
 
-        return in_strips(modulate, x, semantic, halo=2, factor=2)
+        return in_strips(modulate, x, semantic, halo=self.halo, factor=2)
 
 
-@fast(DSRM)
-class FastDSRM(DSRM):
-    """The concatenated features of the dense block never exist as a whole."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct ``(B, C, H, W)`` from ``(B, C, H, W)``."""
-        check_features("x", x, self.channels)
-        return in_strips(super().forward, x, halo=len(self.convs), factor=4)
-
-
-@fast(SceneFidelityPath)
-class FastSceneFidelityPath(SceneFidelityPath):
+@rewrites(SceneFidelityPath)
+class FastSceneFidelityPath(Rewrite, SceneFidelityPath):
     """Mask, norm and head in one sweep behind the one that finds the mean."""
+
+    halo: int | None
+
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """The mask is the usual one."""
+        return is_a(module.mask, SceneMask) and is_a(module.mask.gate, LocalGlobalGate)
+
+    def prepare(self) -> None:
+        """Find what mask, norm and head see."""
+        self.halo = in_a_row(self.mask.gate.local, self.mask.norm, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct a picture ``(B, out_channels, H, W)`` in [0, 1] from ``(B, C, H, W)``."""
@@ -135,48 +190,26 @@ class FastSceneFidelityPath(SceneFidelityPath):
         def reconstruct(x: Tensor) -> Tensor:
             return self.head(self.mask.norm(x * torch.sigmoid(gate.local(x) * pooled)))
 
-        return in_strips(reconstruct, x, halo=4, factor=2)
+        return in_strips(reconstruct, x, halo=self.halo, factor=2)
 
 
-@fast(PSFusion)
-class FastPSFusion(PSFusion):
-    """Lets go of the encoders' levels once they are fused, and predicts and restores what is asked for alone.
+@rewrites(PSFusion)
+class MixedPrecisionPSFusion(Rewrite, PSFusion):
+    """In bfloat16, the details at full resolution, which the instance norms behind them amplify, stay in float32."""
 
-    The details at full resolution, which the instance norms behind them amplify, stay in float32.
-    """
-
-    precise = ("detail_fusion.0",)
+    precise = (
+        "infrared_encoder.stem.full_resolution",
+        "visible_encoder.stem.full_resolution",
+        "detail_fusion.0",
+    )
     input_dtype = torch.float32
-    optimization: Any
 
-    def forward(self, infrared: Tensor, visible: Tensor) -> FusionOutput:
-        """Fuse a pair, see :meth:`PSFusion.forward`."""
-        check_pair(infrared, visible)
-        infrared, padding = pad_to_multiple(infrared, STRIDE)
-        visible, _ = pad_to_multiple(visible, STRIDE)
-        wanted = self.optimization.outputs
-        logits = ("segmentation", "binary", "boundary")
-
-        levels = self.infrared_encoder(infrared), self.visible_encoder(visible)
-        fusions = (*self.detail_fusion, *self.semantic_fusion)
-        fused = [fuse(infrared=levels[0].pop(0), visible=levels[1].pop(0)) for fuse in fusions]
-
-        laterals = [lateral(x) for lateral, x in zip(self.laterals, fused[2:], strict=True)]
-        semantic = self.perception(torch.cat([resize_like(x, laterals[0]) for x in laterals], dim=1))
-        del laterals
-        predicted = self.prediction(semantic) if wanted is None or wanted.intersection(logits) else (None,) * 3
-
-        scene = self.injections[0](fused[1], fused[2])
-        scene = self.injections[1](fused[0], scene)
-        del fused
-        scene = self.restoration[0](scene)
-        scene = self.injections[2](scene, semantic)
-        scene = self.restoration[1](scene)
-
-        output = FusionOutput(
-            fused=self.fused_head(scene),
-            **dict(zip(logits, predicted, strict=True)),
-            visible=self.visible_path(scene) if wanted is None or "visible" in wanted else None,
-            infrared=self.infrared_path(scene) if wanted is None or "infrared" in wanted else None,
+    @classmethod
+    def fits(cls, module: Any) -> bool:
+        """What is between float32 and less is made fast, and converts from one to the other."""
+        encoders = (module.infrared_encoder, module.visible_encoder)
+        return (
+            all(is_a(encoder, FunnelResNet) and is_a(encoder.stem, FunnelStem) for encoder in encoders)
+            and is_a(module.injections[1], SemanticInjection)
+            and FastSemanticInjection.fits(module.injections[1])
         )
-        return output.map(lambda x: crop(x, padding))

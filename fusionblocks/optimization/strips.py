@@ -8,6 +8,7 @@ they did. Maps are laid out channels-last, in which a strip is one piece of memo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -57,29 +58,40 @@ def pays(x: Tensor) -> bool:
 
 
 def in_strips(
-    function: Callable[..., Result], *maps: Tensor, halo: int, factor: int = 1, onto: Sequence[Tensor] = ()
+    function: Callable[..., Result], *maps: Tensor, halo: int | None, factor: int = 1, onto: Sequence[Tensor] = ()
 ) -> Result:
     """Return ``function(*maps)``, which keeps height and width, worked out strip by strip where that pays.
 
     Args:
         function: From maps ``(B, *, H, W)`` to one map or a named tuple of maps of that height and width.
         *maps: Its arguments, all of the same height and width.
-        halo: Rows above and below a row that ``function`` sees.
+        halo: Rows above and below a row that ``function`` sees, its reach; with None it sees the maps whole.
         factor: How many times higher than usual the strips are: a long chain has a large halo.
         onto: Maps that may be overwritten with the results, arguments among them: memory that is used again need not
             be cleared by the system first.
     """
-    if not pays(maps[0]):
+    if halo is None or not pays(maps[0]):
         return function(*maps)
     results = ((strip, function(*(strip.of(x) for x in maps))) for strip in strips(maps[0], halo=halo, factor=factor))
     result: Any  # one map, or a named tuple of maps
     strip, result = next(results)
-    outputs: list[Any] = list(onto) or [empty_map(part, maps[0].shape[2]) for part in _parts(result)]
+    outputs: list[Any] = [
+        empty_map(part, maps[0].shape[2]) if old is None else old for part, old in _paired(_parts(result), onto)
+    ]
     for after in results:  # a strip is written when the next one has read its halo
         _write(outputs, strip, result)
         strip, result = after
     _write(outputs, strip, result)
     return outputs[0] if isinstance(result, Tensor) else type(result)(*outputs)
+
+
+def _paired(parts: Sequence[Tensor], onto: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
+    """Return each part of a result with the map that it may be written to, None if that one does not fit."""
+
+    def fits(part: Tensor, old: Tensor) -> bool:
+        return old.dtype == part.dtype and (*old.shape[:2], old.shape[3]) == (*part.shape[:2], part.shape[3])
+
+    return [(part, old if old is not None and fits(part, old) else None) for part, old in zip_longest(parts, onto)]
 
 
 def _parts(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
