@@ -12,6 +12,7 @@ from torch import nn
 
 import fusionblocks as fb
 from fusionblocks.image import luma, rgb_to_ycbcr
+from fusionblocks.inference import _default_network
 from fusionblocks.models.base import FusionModel, FusionOutput
 
 
@@ -255,3 +256,10 @@ def test_bad_masks_are_named(mask: object, error: type[Exception], message: str)
     for tile in (None, 64):
         with pytest.raises(error, match=message):
             fb.fuse(*pair, model=CopyMask(), infrared_mask=mask, tile=tile)
+
+
+def test_the_default_network_is_made_fast_and_stays_equal() -> None:
+    scene = fb.data.synthetic_scene(1, height=96, width=130)
+    plain = fb.fuse(scene.infrared, scene.visible, model=fb.create_model("fusionblocks"))
+    torch.testing.assert_close(fb.fuse(scene.infrared, scene.visible), plain, rtol=0, atol=1e-5)
+    assert _default_network(torch.device("cpu")).optimization.outputs == {"fused"}

@@ -32,7 +32,7 @@ def layer(third_party: str = "", ours: str = "", first_use: str = "", facade: bo
     return Layer(frozenset(third_party.split()), frozenset(ours.split()), frozenset(first_use.split()), facade)
 
 
-BELOW_INFERENCE = "_loading image ops blocks losses metrics data guidance models"
+BELOW_INFERENCE = "_loading image ops blocks losses metrics data guidance models optimization"
 LAYERS = {
     "_lazy": layer(),
     "_support": layer("torch numpy"),
@@ -55,11 +55,9 @@ LAYERS = {
     "training": layer(
         "torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True
     ),
-    "cli": layer(
-        "torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts optimization training", facade=True
-    ),
+    "cli": layer("torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts training", facade=True),
     "__main__": layer(ours="cli"),
-    "__init__": layer(ours=f"{BELOW_INFERENCE} inference experts optimization training"),
+    "__init__": layer(ours=f"{BELOW_INFERENCE} inference experts training"),
 }
 
 

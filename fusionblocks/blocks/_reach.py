@@ -8,6 +8,8 @@ from typing import Any
 from timm.layers import BatchNormAct2d, ConvMlp, ConvNormAct, LayerNorm2d
 from torch import nn
 
+from fusionblocks.blocks._same import is_a, is_watched, keeps, plain_class
+
 Rule = Callable[[Any], int | None]
 
 
@@ -62,43 +64,6 @@ def side_by_side(*modules: nn.Module | int | None) -> int | None:
 def _known(combine: Callable[[list[int]], int], modules: tuple[nn.Module | int | None, ...]) -> int | None:
     rows = [reach(module) if isinstance(module, nn.Module) else module for module in modules]
     return None if None in rows else combine([0, *rows])  # type: ignore[list-item]
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether somebody hooked into a module, compiled it, or gave the object a forward pass of its own."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return (
-        any(getattr(module, name) for name in hooks)
-        or "forward" in vars(module)
-        or module._compiled_call_impl is not None
-    )
-
-
-def plain_class(module: nn.Module) -> type[nn.Module]:
-    """Return a module's class; of a class that computes the same as another (``equals``), that other one."""
-    cls = type(module)
-    return vars(cls).get("equals", cls)
-
-
-def is_a(module: Any, base: type) -> bool:
-    """Whether a module is of a class, or of a subclass that changes nothing of what its base does."""
-    return isinstance(module, base) and keeps(plain_class(module), base)  # type: ignore[arg-type]
-
-
-def keeps(cls: type, base: type) -> bool:
-    """Whether a subclass changes nothing of what its base does: it may have another constructor, and names beside."""
-    own = cls.__mro__[: cls.__mro__.index(base)]
-    names = {name for part in own for name in vars(part)} - _NEUTRAL
-    # what the hub's mixin notes of every subclass is no behaviour
-    return not any(hasattr(base, name) for name in names if not name.startswith("_hub_mixin"))
-
-
-_NEUTRAL = {
-    "__init__", "__doc__", "__module__", "__qualname__", "__annotations__", "__annotate_func__", "__firstlineno__",
-    "__static_attributes__", "__constants__", "__parameters__", "__orig_bases__", "__dict__", "__weakref__",
-    "__repr__", "extra_repr",
-}  # fmt: skip
-"""What a subclass may define without doing anything else than its base."""
 
 
 def of_convolution(conv: nn.Conv2d, padded: int = 0) -> int | None:

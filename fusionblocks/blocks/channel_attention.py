@@ -7,7 +7,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_alike, check_divisible, check_features
-from fusionblocks.blocks._reach import is_a, is_watched
+from fusionblocks.blocks._same import is_a, is_watched
 from fusionblocks.ops import channel_attention
 
 # Shapes: B batch, C channels, H W picture, heads x c = C

@@ -14,7 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
-from fusionblocks.blocks._reach import is_watched
+from fusionblocks.blocks._same import is_watched
 
 Config = TypeVar("Config")
 

@@ -10,7 +10,8 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features
-from fusionblocks.blocks._reach import in_a_row, is_a, side_by_side
+from fusionblocks.blocks._reach import in_a_row, side_by_side
+from fusionblocks.blocks._same import is_a
 from fusionblocks.blocks.base_feature_extraction import ResidualTransformerGroup
 from fusionblocks.blocks.cai import CAI
 from fusionblocks.blocks.channel_attention import ChannelAttention, CrossChannelAttention

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features
-from fusionblocks.blocks._reach import in_a_row, is_a, reach
+from fusionblocks.blocks._reach import in_a_row, reach
+from fusionblocks.blocks._same import is_a
 from fusionblocks.blocks.degradation_experts import LowLightExpert
 from fusionblocks.blocks.detail_fusion import DetailFusion
 from fusionblocks.blocks.dsrm import DSRM

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionblocks.blocks._reach import is_a, reach, side_by_side
+from fusionblocks.blocks._reach import reach, side_by_side
+from fusionblocks.blocks._same import is_a
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts, UniNet
 from fusionblocks.optimization.rewriting import Rewrite, is_convolution, like, rewrites
 from fusionblocks.optimization.strips import in_strips

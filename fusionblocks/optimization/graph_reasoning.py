@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusionblocks.blocks._checks import check_alike
-from fusionblocks.blocks._reach import is_a
+from fusionblocks.blocks._same import is_a
 from fusionblocks.blocks.conv_gru import ConvGRUCell
 from fusionblocks.blocks.graph_reasoning import GraphFeatures, GraphReasoning, ModalityGraph
 from fusionblocks.optimization.rewriting import Rewrite, is_convolution, is_pointwise, rewrites
