@@ -118,7 +118,9 @@ def reflect_pad(x: Tensor, padding: Padding) -> Tensor:
 def _reflect(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     # a reflected signal is periodic: 0 1 2 3 | 2 1 | 0 1 2 3 ... repeats after 2 (size - 1)
     size = x.shape[dim]
-    period = torch.sym_max(2 * (size - 1), 1)
+    # The last term, 1 for a single pixel and else 0, asks nothing of a size that an export leaves open. PyTorch 2.11
+    # cannot compile sym_max of sizes that it knows.
+    period = 2 * (size - 1) + 2 // (size + 1)
     index = torch.arange(-before, size + after, device=x.device).remainder(period)
     return x.index_select(dim, torch.minimum(index, -index + period))
 

@@ -259,6 +259,9 @@ class FusionModel(
         if saved_name != cls.name:
             raise ValueError(f"{model_id} holds a {saved_name!r} network, not {cls.name!r}")
         options.pop("model", None)
+        for name in ("proxies", "resume_download"):  # what huggingface_hub before 1.0 hands on though nobody set it
+            if options.get(name) is None:
+                options.pop(name, None)
         model = cls(**{**saved, **options})
         if Path(model_id).is_dir():
             file = Path(model_id) / constants.SAFETENSORS_SINGLE_FILE

@@ -7,12 +7,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+
+from fusionblocks.ops import _tiles
 
 # shared memory that one program may use, by compute capability, in bytes
 SHARED_MEMORY = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
@@ -20,56 +22,86 @@ SHARED_MEMORY = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
 
 @dataclass(frozen=True)
 class Compiled:
-    """One compiled launch: its name, what it was specialised for, and what it takes."""
+    """One compiled kernel: its name, what it was specialised for, and what it takes."""
 
     name: str
     options: dict[str, Any]
     shared_memory: int
-    registers: int
     spilled: int
     ptx: str
     ttgir: str
+    tried: list[Compiled] = field(default_factory=list, repr=False)
+    """What was compiled in order to choose this one, in order; itself included."""
 
 
 @contextmanager
-def compiling(capability: int) -> Iterator[list[Compiled]]:
+def compiling(capability: int, shared_memory: int | None = None) -> Iterator[list[Compiled]]:
     """Within the block every launch of a Triton kernel is compiled for ``sm_<capability>`` and recorded, and not run.
 
-    Tensors may be on the CPU; results stay as they were allocated.
+    Tensors may be on the CPU; results stay as they were allocated. Each launch is checked to have the tiles that are to
+    be chosen: the first setting that fits into ``shared_memory`` (that of the device, unless it is given) and does not
+    spill beyond the bound, or else the one that spills least.
     """
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
+    from triton.compiler import compiler
 
     if triton.knobs.runtime.interpret:
         pytest.skip("Triton interprets its kernels in this process")
-    found: list[Compiled] = []
+    limit = SHARED_MEMORY[capability] if shared_memory is None else shared_memory
+    launched: list[Compiled] = []
+    tried: list[Compiled] = []
     run = triton.runtime.JITFunction.run
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-        found.append(_describe(kernel, self.__name__, kwargs, capability))
+        found = _describe(kernel, self.__name__, kwargs, list(tried))
+        if warmup:
+            tried.append(found)
+        else:
+            launched.append(found)
+            tried.clear()
         return kernel
 
     driver = mock.Mock()
     driver.get_current_target.return_value = GPUTarget("cuda", capability, 32)
-    driver.get_current_device.return_value = f"sm_{capability}"  # a key of Triton's own cache
+    driver.get_current_device.return_value = f"sm_{capability} with {limit} bytes"  # a key of Triton's cache
+    driver.utils.load_binary = lambda name, binary, shared, device: (None, None, *_usage(binary), 1024)
     with (
         mock.patch.object(triton.runtime.driver, "_active", driver),
+        mock.patch.object(compiler, "max_shared_mem", return_value=limit),
         mock.patch.object(triton.runtime.JITFunction, "run", compile_only),
+        mock.patch.dict(_tiles._CHOICES, clear=True),
     ):
-        yield found
+        yield launched
+    for kernel in launched:
+        assert kernel.shared_memory <= limit, kernel.name
+        if kernel.tried:  # not chosen before
+            check_choice(kernel, limit)
 
 
-def _describe(kernel: Any, name: str, options: dict[str, Any], capability: int) -> Compiled:
-    from triton.backends.nvidia.compiler import get_ptxas
+def check_choice(kernel: Compiled, limit: int) -> None:
+    """Fail unless the launched kernel is the one to choose among those that were tried."""
+    fit = [candidate for candidate in kernel.tried if candidate.shared_memory <= limit]
+    little = [candidate for candidate in fit if candidate.spilled <= _tiles.MOST_SPILLED]
+    wanted = little[0] if little else min(fit, key=lambda candidate: candidate.spilled)
+    assert kernel.options == wanted.options, kernel.name
+    assert not little or kernel.tried[-1] is wanted, f"{kernel.name}: more was tried than was needed"
 
-    target = f"sm_{capability}a" if capability >= 90 else f"sm_{capability}"
+
+def _describe(kernel: Any, name: str, options: dict[str, Any], tried: list[Compiled]) -> Compiled:
+    _, registers = _usage(kernel.kernel)
+    return Compiled(name, options, kernel.metadata.shared, 4 * registers, kernel.asm["ptx"], kernel.asm["ttgir"], tried)
+
+
+def _usage(binary: bytes) -> tuple[int, int]:
+    """Return the registers of a thread, and how many more lie in memory, as a device would."""
+    from triton import knobs
+
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "kernel.ptx")
-        source.write_text(kernel.asm["ptx"])
-        command = [get_ptxas(capability).path, "-v", f"--gpu-name={target}", source, "-o", Path(folder, "kernel.cubin")]
-        usage = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    registers, spilled = (
-        int(re.search(pattern, usage)[1]) for pattern in (r"Used (\d+) registers", r"(\d+) bytes spill stores")
-    )
-    return Compiled(name, options, kernel.metadata.shared, registers, spilled, kernel.asm["ptx"], kernel.asm["ttgir"])
+        file = Path(folder, "kernel.cubin")
+        file.write_bytes(binary)
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    registers, stack = (int(re.search(pattern, usage)[1]) for pattern in (r"REG:(\d+)", r"STACK:(\d+)"))
+    return registers, stack // 4

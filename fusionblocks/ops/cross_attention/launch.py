@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fusionblocks.ops import _triton
+from fusionblocks.ops import _tiles, _triton
+from fusionblocks.ops._tiles import Launch
 
 WIDEST = 128
 LOG2E = math.log2(math.e)
@@ -20,8 +21,7 @@ MOST_SPLITS = 8
 FEWEST_TILES = 4  # key tiles of one split
 
 
-@dataclass(frozen=True)
-class Tiles:
+class Tiles(NamedTuple):
     """How many queries and keys a program holds at a time, and on how many warps and pipeline stages."""
 
     queries: int
@@ -30,10 +30,9 @@ class Tiles:
     stages: int
 
 
-# By multiplication (see ``product``) and padded width, whichever of d and dv is larger. The largest tiles that, for two
-# streams, spill next to no registers (32 bytes, 160 at 128 in three TF32 products) and fit into the 99 KiB of shared
-# memory of every device from compute capability 8.0 on, "wgmma" into Hopper's 227. They depend neither on the number of
-# positions nor on what ran before.
+# The best tiles by multiplication (see ``product``) and padded width, whichever of d and dv is larger: the largest that
+# fit two streams with the compilers they were made with, into the 99 KiB of shared memory of every device from compute
+# capability 8.0 on, "wgmma" into Hopper's 227. Where they do not fit, smaller ones serve.
 FORWARD = {
     "half": {16: Tiles(64, 64, 4, 3), 32: Tiles(64, 64, 4, 3), 64: Tiles(64, 32, 4, 3), 128: Tiles(64, 32, 8, 3)},
     "wgmma": {16: Tiles(64, 64, 4, 3), 32: Tiles(64, 64, 4, 3), 64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2)},
@@ -52,6 +51,16 @@ QUERY_GRADIENT = {
     "tf32": {16: Tiles(64, 32, 4, 2), 32: Tiles(64, 32, 4, 2), 64: Tiles(64, 16, 4, 2), 128: Tiles(32, 16, 4, 1)},
     "tf32x3": {16: Tiles(32, 32, 4, 2), 32: Tiles(32, 32, 4, 2), 64: Tiles(32, 16, 4, 1), 128: Tiles(16, 16, 8, 1)},
 }
+
+SMALLER = (Tiles(32, 32, 8, 1), Tiles(32, 16, 8, 1), Tiles(16, 16, 8, 1))
+ROWS = (64, 32, 16)  # that a program of the small kernels holds
+
+
+@cache
+def to_try(best: Tiles) -> tuple[Tiles, ...]:
+    """Return the tiles to try: the best, and those that are not larger."""
+    size = best.queries * best.keys
+    return tuple(dict.fromkeys([best, *(tiles for tiles in SMALLER if tiles.queries * tiles.keys <= size)]))
 
 
 def padded(width: int) -> int:
@@ -99,33 +108,36 @@ def forward(
     from fusionblocks.ops.cross_attention import kernels
 
     outs = [empty_like_rows(queries[0], values[0].shape[-1]) for _ in queries]
-    call = _Call(queries, key, values, FORWARD, kernels.INTERPRETING)
-    tiles = call.tiles
-    rows, key_tiles = call.count(tiles.queries, call.queries), _ceil(call.keys, tiles.keys)
-    if splits is None:
-        splits = _splits(rows, key_tiles, key.device)
-    per_split = _ceil(key_tiles, min(splits, key_tiles))
-    splits = _ceil(key_tiles, per_split)
-
+    call = _Call(queries, key, values, kernels.INTERPRETING)
     lse = torch.empty((call.streams, *key.shape[:2], call.queries), dtype=torch.float32, device=key.device)
-    if splits == 1:
-        parts, lses, strides = outs, lse, (*outs[0].stride(), 0)
-    else:
-        lses = lse.new_empty((call.streams, splits, *lse.shape[1:]))
-        whole = lse.new_empty((*lses.shape, call.value_width))
-        parts, strides = list(whole), (*whole.stride()[2:], whole.stride(1))
-    sizes = (call.heads_of_all, call.heads, call.queries, call.keys)
-    with call.on_device:
-        kernels.forward_kernel[(rows * splits,)](
-            *call.pair(call.query), call.key, *call.pair(call.value), *call.pair(parts), lses, scale * LOG2E, *sizes,
-            splits, per_split, call.query[0].stride(), call.key.stride(), call.value[0].stride(), strides,
-            DUAL=call.dual, RAGGED=call.keys % tiles.keys != 0, **call.constants,
+
+    def attend(tiles: Tiles) -> Launch:
+        rows, key_tiles = call.count(tiles.queries, call.queries), _ceil(call.keys, tiles.keys)
+        wanted = _splits(rows, key_tiles, key.device) if splits is None else splits
+        per_split = _ceil(key_tiles, min(wanted, key_tiles))
+        count = _ceil(key_tiles, per_split)
+        if count == 1:
+            parts, lses, strides = outs, lse, (*outs[0].stride(), 0)
+        else:
+            lses = lse.new_empty((call.streams, count, *lse.shape[1:]))
+            whole = lse.new_empty((*lses.shape, call.value_width))
+            parts, strides = list(whole), (*whole.stride()[2:], whole.stride(1))
+        arguments = (
+            *call.pair(call.query), call.key, *call.pair(call.value), *call.pair(parts), lses, scale * LOG2E,
+            *call.sizes, count, per_split, call.query[0].stride(), call.key.stride(), call.value[0].stride(), strides,
         )  # fmt: skip
-        for stream, out in enumerate(outs if splits > 1 else ()):
-            kernels.join_kernel[(rows,)](
-                parts[stream], lses[stream], out, lse[stream], call.heads_of_all, call.heads, call.queries, splits,
-                out.stride(), DV=call.value_width, BM=tiles.queries, BDV=padded(call.value_width),
-                num_warps=4, **call.options,
+        constants = {"DUAL": call.dual, "RAGGED": call.keys % tiles.keys != 0, **call.constants(tiles)}
+        return Launch(rows * count, arguments, constants, (parts, lses, tiles.queries))
+
+    with call.on_device:
+        parts, lses, most = _tiles.launch(
+            kernels.forward_kernel, call.settings(FORWARD), (*call.inputs, splits), attend
+        )
+        for stream, out in enumerate(outs if lses is not lse else ()):
+            call.over_rows(
+                kernels.join_kernel, most,
+                parts[stream], lses[stream], out, lse[stream], call.heads_of_all, call.heads, call.queries,
+                lses.shape[1], out.stride(),
             )  # fmt: skip
     return outs, lse
 
@@ -159,70 +171,78 @@ def backward(
     lse = lse.contiguous()
     delta = torch.empty_like(lse)
 
-    call = _Call(queries, key, values, KEY_VALUE_GRADIENT, kernels.INTERPRETING)
-    sizes = (call.heads_of_all, call.heads, call.queries, call.keys)
+    call = _Call(queries, key, values, kernels.INTERPRETING)
     strides = (call.query[0].stride(), call.key.stride(), call.value[0].stride(), grads[0].stride())
     inputs = (*call.pair(call.query), call.key, *call.pair(call.value), *call.pair(grads), lse, delta)
+
+    def key_value_gradient(tiles: Tiles) -> Launch:
+        arguments = (
+            *inputs, key_grad, *call.pair(value_grads), scale, scale * LOG2E, *call.sizes, *strides,
+            key_grad.stride(), value_grads[0].stride(),
+        )  # fmt: skip
+        return Launch(call.count(tiles.keys, call.keys), arguments, {"DUAL": call.dual, **call.constants(tiles)})
+
+    def query_gradient(tiles: Tiles) -> Launch:
+        arguments = (
+            *inputs, *call.pair(query_grads), scale, scale * LOG2E, *call.sizes, *strides, query_grads[0].stride(),
+        )  # fmt: skip
+        constants = {"DUAL": call.dual, "RAGGED": call.keys % tiles.keys != 0, **call.constants(tiles)}
+        return Launch(call.count(tiles.queries, call.queries), arguments, constants)
+
+    seen = (call.product, call.dual, *inputs)
     with call.on_device:
-        block = 64
         for stream, (out, grad) in enumerate(zip(outs, grads, strict=True)):
-            kernels.delta_kernel[(call.count(block, call.queries),)](
+            call.over_rows(
+                kernels.delta_kernel, ROWS[0],
                 out, grad, delta[stream], call.heads, call.queries, out.stride(), grad.stride(),
-                DV=call.value_width, BM=block, BDV=padded(call.value_width), num_warps=4, **call.options,
             )  # fmt: skip
-        kernels.key_value_gradient_kernel[(call.count(call.tiles.keys, call.keys),)](
-            *inputs, key_grad, *call.pair(value_grads), scale, scale * LOG2E, *sizes, *strides,
-            key_grad.stride(), value_grads[0].stride(), DUAL=call.dual, **call.constants,
-        )  # fmt: skip
-        call.use(QUERY_GRADIENT)
-        kernels.query_gradient_kernel[(call.count(call.tiles.queries, call.queries),)](
-            *inputs, *call.pair(query_grads), scale, scale * LOG2E, *sizes, *strides, query_grads[0].stride(),
-            DUAL=call.dual, RAGGED=call.keys % call.tiles.keys != 0, **call.constants,
-        )  # fmt: skip
+        _tiles.launch(kernels.key_value_gradient_kernel, call.settings(KEY_VALUE_GRADIENT), seen, key_value_gradient)
+        _tiles.launch(kernels.query_gradient_kernel, call.settings(QUERY_GRADIENT), seen, query_gradient)
     return query_grads, key_grad, value_grads
 
 
 class _Call:
-    """Sizes, tiles and options of one call."""
+    """Sizes and options of one call."""
 
-    def __init__(
-        self,
-        queries: Sequence[Tensor],
-        key: Tensor,
-        values: Sequence[Tensor],
-        table: dict[str, dict[int, Tiles]],
-        interpreting: bool,
-    ) -> None:
+    def __init__(self, queries: Sequence[Tensor], key: Tensor, values: Sequence[Tensor], interpreting: bool) -> None:
         self.query, self.key, self.value = alike(queries), key, alike(values)
         self.streams, self.dual = len(queries), len(queries) == 2
         self.batch, self.heads, self.keys, self.width = key.shape
         self.heads_of_all = self.batch * self.heads
         self.queries, self.value_width = queries[0].shape[2], values[0].shape[-1]
+        self.sizes = (self.heads_of_all, self.heads, self.queries, self.keys)
         self.options: dict[str, Any] = {} if interpreting else {"enable_fp_fusion": True}
         self.upcast = interpreting and key.dtype == torch.bfloat16
         self.product = product(key.dtype, key.device)
-        self.use(table)
+        self.inputs = (self.product, key, *self.query, *self.value)
 
-    def use(self, table: dict[str, dict[int, Tiles]]) -> None:
-        widest = padded(max(self.width, self.value_width))
-        self.tiles = table[self.product][widest]
+    def settings(self, table: dict[str, dict[int, Tiles]]) -> tuple[Tiles, ...]:
+        return to_try(table[self.product][padded(max(self.width, self.value_width))])
 
-    @property
-    def constants(self) -> dict[str, Any]:
+    def constants(self, tiles: Tiles) -> dict[str, Any]:
         """Return the constants and launch options that the three large kernels have in common."""
         return {
             "D": self.width,
             "DV": self.value_width,
-            "BM": self.tiles.queries,
-            "BN": self.tiles.keys,
+            "BM": tiles.queries,
+            "BN": tiles.keys,
             "BD": padded(self.width),
             "BDV": padded(self.value_width),
             "PREC": self.product if self.key.dtype == torch.float32 else "ieee",
             "UPCAST": self.upcast,
-            "num_warps": self.tiles.warps,
-            "num_stages": self.tiles.stages,
+            "num_warps": tiles.warps,
+            "num_stages": tiles.stages,
             **self.options,
         }
+
+    def over_rows(self, kernel: Any, most: int, *arguments: Any) -> None:
+        """Launch one of the small kernels, each program of which has some of the queries."""
+
+        def prepare(rows: int) -> Launch:
+            constants = {"DV": self.value_width, "BM": rows, "BDV": padded(self.value_width), "num_warps": 4}
+            return Launch(self.count(rows, self.queries), arguments, {**constants, **self.options})
+
+        _tiles.launch(kernel, tuple(rows for rows in ROWS if rows <= most), arguments, prepare)
 
     @property
     def on_device(self) -> contextlib.AbstractContextManager[Any]:

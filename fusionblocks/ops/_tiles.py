@@ -1,0 +1,102 @@
+"""Launches a kernel with the first tiles, of a few settings, that the compiler at hand fits into the device.
+
+How many registers a kernel takes, and so how many bytes of them it spills into slow memory, is known once it has been
+compiled, and differs from one release of Triton to the next, as the shared memory does. So a launcher names its
+settings, the best first, and the choice between them is made here, when the first call of its kind arrives. Nothing
+here imports triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+MOST_SPILLED = 64  # bytes a thread; what a larger tile saves in loads is worth a few registers in the cache
+REMEMBERED = 4096  # choices, after which they are made anew
+
+Setting = TypeVar("Setting", bound=Hashable)
+
+_CHOICES: dict[Hashable, Any] = {}
+_SPILLED: WeakKeyDictionary[Any, int | None] = WeakKeyDictionary()
+
+
+class Launch(NamedTuple):
+    """One launch with one setting, and what the launcher wants back of it."""
+
+    programs: int
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+    results: Any = None
+
+
+def launch(
+    kernel: Any, settings: tuple[Setting, ...], call: tuple[Any, ...], prepare: Callable[[Setting], Launch]
+) -> Any:
+    """Launch a kernel with the first setting that fits, on the current device.
+
+    Args:
+        kernel: A function compiled by Triton.
+        settings: The best first; at least one.
+        call: What the compiled code depends on beside the setting: tensors, of which layout and alignment count, sizes
+            and switches.
+        prepare: Makes room for the results and returns the launch with a setting. It is called for every setting that
+            is tried.
+
+    Returns:
+        ``results`` of the launch.
+
+    Raises:
+        RuntimeError: If the device has no room for any setting.
+    """
+    setting = settings[0]
+    if len(settings) > 1 and type(kernel).__name__ != "InterpretedFunction":
+        key = (kernel.fn, settings, *map(_kind, call))
+        chosen = _CHOICES.get(key)
+        if chosen is None:
+            chosen = choose(kernel, settings, prepare)
+            if len(_CHOICES) >= REMEMBERED:
+                _CHOICES.clear()
+            _CHOICES[key] = chosen
+        setting = chosen
+    plan = prepare(setting)
+    kernel[(plan.programs,)](*plan.arguments, **plan.constants)
+    return plan.results
+
+
+def choose(kernel: Any, settings: tuple[Setting, ...], prepare: Callable[[Setting], Launch]) -> Setting:
+    """Compile one setting after the other and return the first that fits, or else the one that spills least."""
+    spills: dict[Setting, int] = {}
+    for setting in settings:
+        plan = prepare(setting)
+        spilled = spilled_bytes(kernel.warmup(*plan.arguments, grid=(plan.programs,), **plan.constants))
+        if spilled is None:
+            continue
+        if spilled <= MOST_SPILLED:
+            return setting
+        spills[setting] = spilled
+    if not spills:
+        raise RuntimeError(f"{kernel.__name__} does not fit into this device with any of its tiles: {settings}")
+    return min(spills, key=lambda setting: spills[setting])
+
+
+def spilled_bytes(compiled: Any) -> int | None:
+    """Return the bytes that each thread of a compiled kernel spills, or None if the device has no room for it."""
+    if compiled not in _SPILLED:
+        try:
+            compiled.run  # noqa: B018  (loads it; a second time it would not say that there is no room)
+        except Exception as error:
+            if type(error).__name__ != "OutOfResources":  # Triton's: shared memory, threads or tensor memory
+                raise
+            _SPILLED[compiled] = None
+        else:
+            _SPILLED[compiled] = 4 * int(compiled.n_spills)  # which counts registers
+    return _SPILLED[compiled]
+
+
+def _kind(part: Any) -> Hashable:
+    if isinstance(part, Tensor):
+        return part.device, part.dtype, part.shape, part.stride(), part.data_ptr() % 16
+    return part  # type: ignore[no-any-return]
