@@ -1,11 +1,13 @@
 # make test   everything that is checked, on a machine with nothing but Python 3.11 or later
+# make test-oldest   the tests again with the lowest supported version of every dependency
 # make demo   a synthetic infrared-visible pair, fused, in outputs/demo
 # make help   the other targets
 #
-# Settings: PYTHON (interpreter of the environment), VENV (its folder), JOBS (test processes).
+# Settings: PYTHON (interpreter of the environments), VENV and OLDEST (their folders), JOBS (test processes).
 
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 JOBS ?= 2
 
 BIN := $(VENV)/bin
@@ -14,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install lint format type doctest docs test test-cpu test-kernels demo picture clean
+.PHONY: help install lint format type doctest docs test test-cpu test-kernels test-oldest demo picture clean
 
 help: ## Show the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,8 +31,8 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(addprefix --constraint ,$(CONSTRAINTS))
 	@touch $(VENV)/.installed $@
 
 install: $(VENV)/.installed-dev ## Make the environment with everything that development needs.
@@ -63,6 +65,9 @@ test-cpu: $(VENV)/.installed-dev ## Run the tests that need no GPU.
 	$(ONE_THREAD) $(BIN)/pytest -m "not kernel and not gpu" --quiet -n $(JOBS)
 
 test: lint type docs doctest test-kernels test-cpu ## Run everything above; the last line is pytest's summary.
+
+test-oldest: ## Run kernel and CPU tests with the lowest supported versions, in an environment of their own.
+	@$(MAKE) --no-print-directory test-kernels test-cpu VENV=$(OLDEST) CONSTRAINTS=tests/constraints-oldest.txt
 
 demo: $(VENV)/.installed ## Fuse a synthetic pair and say where the pictures are.
 	$(BIN)/fusionblocks demo --output outputs/demo

@@ -99,4 +99,4 @@ def spilled_bytes(compiled: Any) -> int | None:
 def _kind(part: Any) -> Hashable:
     if isinstance(part, Tensor):
         return part.device, part.dtype, part.shape, part.stride(), part.data_ptr() % 16
-    return part  # type: ignore[no-any-return]
+    return part
