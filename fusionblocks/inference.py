@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fusionblocks.image import (
     array_to_tensor,
+    check_range,
     check_values,
     image_to_array,
     luma,
@@ -29,6 +30,8 @@ from fusionblocks.models.base import FusionModel, closest, evaluating
 from fusionblocks.models.registry import DEFAULT_MODEL, create_model
 from fusionblocks.optimization import optimize
 
+MOST_STRETCH = 0.02
+"""How much the aspects of two pictures may differ when one is resized to the other's size."""
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -39,6 +42,7 @@ def fuse(
     model: FusionModel | str | None = None,
     resize: Literal["infrared", "visible"] | None = None,
     tile: int | None = None,
+    thermal_range: tuple[float, float] | None = None,
     **guidance: Any,
 ) -> Any:
     """Fuse an infrared and a visible picture into a colour picture of their size.
@@ -50,13 +54,18 @@ def fuse(
     Args:
         infrared: The infrared picture: a path, a PIL image, an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or
             float in [0, 1], or a tensor ``(C, H, W)`` or ``(B, C, H, W)``, uint8 or float in [0, 1]. Three channels
-            are reduced to their luma; 16-bit counts are normalised by percentiles.
+            are reduced to their luma; 16-bit counts are stretched over the scene's own range
+            (:func:`fusionblocks.image.thermal_limits`).
         visible: The visible picture, likewise; one channel counts as gray.
         model: A network, a name of :func:`fusionblocks.list_models`, or ``None`` for the default, ``"fusionblocks"``.
-        resize: Which of the two to resize when their sizes differ; ``None`` refuses such a pair.
+        resize: Which of the two to resize when their sizes differ; ``None`` refuses such a pair. Pictures whose aspects
+            differ by more than 2 % are refused too: one would be stretched.
         tile: Longest side in pixels of the pieces that a large picture is cut into, which bounds the memory.
             Pieces overlap by an eighth and are blended. ``None`` fuses the picture whole. Networks with global
             attention see a piece at a time then, so the result differs a little.
+        thermal_range: What becomes black and white in the infrared picture, in its own units: counts, gray levels, or
+            the values of floats. Use the same for a whole sequence, so that it does not flicker when something hot
+            enters. ``None`` takes 16-bit counts by the picture's own range and the others as they are.
         **guidance: The network's further inputs by name (``semantic``, ``infrared_mask``, ...): float arrays
             or tensors, with or without the batch dimension. A mask has the visible picture's size, and may be a path,
             a PIL image, or of booleans, uint8 or uint16 too.
@@ -81,7 +90,7 @@ def fuse(
         ((48, 65, 3), dtype('uint8'))
     """
     network = _network(model, visible)
-    inputs, colour = network_inputs(network, infrared, visible, resize, guidance)
+    inputs, colour = network_inputs(network, infrared, visible, resize, guidance, thermal_range)
     with torch.inference_mode(), evaluating(network):
         fused = network(**inputs).fused if tile is None else _in_tiles(network, inputs, tile)
         fused = colour_picture(network, fused, colour)
@@ -89,14 +98,20 @@ def fuse(
 
 
 def network_inputs(
-    network: FusionModel, infrared: Picture, visible: Picture, resize: str | None, guidance: dict[str, Any]
+    network: FusionModel,
+    infrared: Picture,
+    visible: Picture,
+    resize: str | None,
+    guidance: dict[str, Any],
+    thermal_range: tuple[float, float] | None = None,
 ) -> tuple[dict[str, Any], Tensor]:
     """Return what a network is called with for any pictures, checked, on its device and in its dtype.
 
     Beside it stands the visible picture ``(B, 3, H, W)`` in float32, for its colours.
     """
     device, dtype = _placement(network, visible)
-    thermal = _luma(_to_batch("infrared", infrared, thermal=True)).to(device)
+    limits = None if thermal_range is None else check_range("thermal_range", thermal_range)
+    thermal = _luma(_to_batch("infrared", infrared, thermal=True, limits=limits)).to(device)
     colour = _rgb(_to_batch("visible", visible)).to(device)
     thermal, colour = _same_size(thermal, colour, resize)
     check_pair(thermal, colour)
@@ -147,21 +162,26 @@ def _placement(network: FusionModel, visible: Picture) -> tuple[torch.device, to
     return visible.device if isinstance(visible, Tensor) else torch.device("cpu"), torch.float32
 
 
-def _to_batch(name: str, picture: Picture, *, thermal: bool = False) -> Tensor:
+def _to_batch(
+    name: str, picture: Picture, *, thermal: bool = False, limits: tuple[float, float] | None = None
+) -> Tensor:
     """Return any picture as a float tensor ``(B, C, H, W)`` in [0, 1]."""
     if isinstance(picture, str | Path):
-        picture = read_image(picture)
+        picture = read_image(picture, any_float=limits is not None)
     elif isinstance(picture, Image.Image):
         picture = image_to_array(picture, name)
     if isinstance(picture, np.ndarray):
-        return array_to_tensor(name, picture, thermal=thermal)[None]
+        return array_to_tensor(name, picture, thermal=thermal, limits=limits)[None]
     if not isinstance(picture, Tensor):
         raise TypeError(f"{name} must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
     if picture.ndim not in (3, 4) or picture.shape[-3] not in (1, 3) or 0 in picture.shape:
         raise ValueError(
             f"{name} must have shape (C, H, W) or (B, C, H, W) with 1 or 3 channels, got {tuple(picture.shape)}"
         )
-    if picture.dtype == torch.uint8:
+    if limits is not None and not picture.is_complex() and picture.dtype != torch.bool:
+        low, high = limits
+        picture = ((picture.double() - low) / (high - low)).clamp(0, 1).float()
+    elif picture.dtype == torch.uint8:
         picture = picture.float() / 255
     if not torch.is_floating_point(picture):
         raise TypeError(f"{name} must be uint8 or float in [0, 1], got {picture.dtype}")
@@ -190,9 +210,23 @@ def _same_size(infrared: Tensor, visible: Tensor, resize: str | None) -> tuple[T
             f"infrared and visible must have the same size, got {h_infrared}x{w_infrared} and {h_visible}x{w_visible} "
             "(height x width); pass resize='infrared' or resize='visible' to resize that one, if the two are aligned"
         )
+    check_aspects(*sizes)
     if resize == "infrared":
         return _resized(infrared, sizes[1]), visible
     return infrared, _resized(visible, sizes[0])
+
+
+def check_aspects(infrared: tuple[int, int], visible: tuple[int, int]) -> None:
+    """Refuse to resize one picture onto the other, each ``(height, width)``, if that would stretch it."""
+    aspects = [width / height for height, width in (infrared, visible)]
+    # one pixel more or less is rounding, not another aspect
+    rounding = sum(1 / side for size in (infrared, visible) for side in size)
+    if abs(aspects[0] / aspects[1] - 1) > max(MOST_STRETCH, rounding):
+        raise ValueError(
+            f"infrared is {infrared[0]}x{infrared[1]} and visible {visible[0]}x{visible[1]} (height x width), of "
+            f"aspects {aspects[0]:.3f} and {aspects[1]:.3f}: resizing would stretch one by more than "
+            f"{MOST_STRETCH:.0%}; crop both to the field of view that they share first"
+        )
 
 
 def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:

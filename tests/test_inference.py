@@ -263,3 +263,11 @@ def test_the_default_network_is_made_fast_and_stays_equal() -> None:
     plain = fb.fuse(scene.infrared, scene.visible, model=fb.create_model("fusionblocks"))
     torch.testing.assert_close(fb.fuse(scene.infrared, scene.visible), plain, rtol=0, atol=1e-5)
     assert _default_network(torch.device("cpu")).optimization.outputs == {"fused"}
+
+
+@pytest.mark.parametrize("resize", ["infrared", "visible"])
+def test_another_aspect_is_refused_with_both_named(resize: str) -> None:
+    infrared, visible = np.zeros((512, 640), np.uint8), np.zeros((800, 900, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"512x640.*800x900.*1\.250 and 1\.125.*crop both to the field of view"):
+        fb.fuse(infrared, visible, resize=resize)
+    assert fb.fuse(infrared[:, :577], visible, resize=resize).shape[2] == 3  # 1.127

@@ -37,7 +37,7 @@ LAYERS = {
     "_lazy": layer(),
     "_support": layer("torch numpy"),
     "_loading": layer("torch safetensors"),
-    "image": layer("torch numpy PIL tifffile"),
+    "image": layer("torch numpy PIL tifffile imagecodecs"),
     "ops": layer("torch"),
     "blocks": layer("torch einops timm.layers", "ops image"),
     "losses": layer("torch numpy", "image"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from fusionblocks import __version__
 from fusionblocks.cli import evaluate, fuse, info, masks, train, train_guidance
 
 app = typer.Typer(
@@ -24,6 +27,21 @@ for command in (
     info.demo,
 ):
     app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fusionblocks {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fuse infrared and visible pictures."""
 
 
 def main() -> None:

@@ -58,9 +58,11 @@ def progress_bar(verb: str) -> Progress:
 
 
 def open_device(name: str) -> Any:
-    """Return the device called ``name`` after using it once."""
+    """Return the device called ``name`` after using it once; ``auto`` is a GPU where there is one."""
     import torch
 
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -56,7 +56,9 @@ def evaluate(
         Path | None, typer.Option(help="File for cumulative curves and a radar chart: .png, .pdf or .svg.")
     ] = None,
     format: Annotated[Format, typer.Option(help="How the means are printed.")] = Format.TABLE,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu, cuda:1, ...")
+    ] = "auto",
 ) -> None:
     """Score fused pictures, one method or several side by side, the best mean of each metric in bold.
 
@@ -127,7 +129,7 @@ def _score_all(groups: Sequence[ImageGroup], evaluators: dict[str, FusionEvaluat
                 for kind, evaluator in evaluators.items():
                     steps[kind] = FusionEvaluator(metrics=evaluator.metrics, convention=evaluator.convention)
                     steps[kind].update(pictures[kind], pictures["infrared"], pictures["visible"], names=[group.name])
-            except (*BAD_INPUT, RuntimeError, MemoryError) as error:
+            except Exception as error:  # whatever one file does, the others are served
                 failures.append(f"{group.name}: {kind + ': ' if kind else ''}{one_line(error)}")
             else:
                 for method, evaluator in evaluators.items():

@@ -30,9 +30,13 @@ def fuse(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights: a folder written by save_pretrained, or the authors' file.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda:1, ...")] = "auto",
     resize: Annotated[
         str | None, typer.Option(help="Resize 'infrared' or 'visible' to the other's size where they differ.")
+    ] = None,
+    thermal_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="What is black and white in infrared, in counts or gray levels."),
     ] = None,
     tile: Annotated[int | None, typer.Option(help="Fuse large pictures in pieces of this many pixels.")] = None,
     semantic: Annotated[
@@ -91,7 +95,7 @@ def fuse(
                 raise ValueError(f"--output {output} is one of the inputs; it would be overwritten")
             targets = [output]
         guides = _Guides(semantic, infrared_mask, visible_mask)
-        options = {"model": network, "resize": resize, "tile": tile}
+        options = {"model": network, "resize": resize, "tile": tile, "thermal_range": thermal_range}
         if not folders:
             _fuse_one(pairs[0], targets[0], skip_existing, guides, options, experts)
             out.print(f"{targets[0]}", highlight=False)
@@ -166,7 +170,8 @@ def _fused(pair: Any, name: str, guides: _Guides, options: dict[str, Any], exper
     guidance = guides.of(pair.name)
     if experts is None:
         return fuse_pictures(pair.infrared, pair.visible, **options, **guidance)
-    report = expert_report(options["model"], pair.infrared, pair.visible, resize=options["resize"], **guidance)
+    shared = {name: options[name] for name in ("resize", "thermal_range")}
+    report = expert_report(options["model"], pair.infrared, pair.visible, **shared, **guidance)
     write_report(report, experts, name)
     return report.fused
 
@@ -187,8 +192,8 @@ def _fuse_all(
             progress.update(task, name=pair.name)
             try:
                 _fuse_one(pair, target, skip_existing, guides, options, experts)
-            except (*BAD_INPUT, RuntimeError, MemoryError) as error:
-                failures.append(f"{pair.name}: {one_line(error)}")
+            except Exception as error:  # whatever one file does, the others are fused
+                failures.append(f"{pair.name}: {one_line(error) or type(error).__name__}")
             progress.advance(task)
     return failures
 

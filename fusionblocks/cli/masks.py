@@ -47,7 +47,7 @@ def masks(
     points_per_batch: Annotated[int, typer.Option(help="Points at once; fewer need less memory.")] = 64,
     pred_iou_thresh: Annotated[float, typer.Option(help="The least IoU that SAM predicts for a mask.")] = 0.88,
     stability_score_thresh: Annotated[float, typer.Option(help="The least stability of a mask.")] = 0.95,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda:1, ...")] = "auto",
 ) -> None:
     """Make the masks of a folder of pairs for [bold]fuse --infrared-mask --visible-mask[/].
 
@@ -131,7 +131,7 @@ def _say_cost(left: Sequence[ImagePair], total: int, output: Path, guide: SAMMas
     for pair in left:
         try:
             seconds = guide.estimate_seconds(_read(pair)["visible"].to(place))
-        except (*BAD_INPUT, RuntimeError, MemoryError):
+        except Exception:
             continue
         out.print(
             f"{pictures} masks to make, about {seconds:.1f} s each on {place} (an encoder pass and a batch of points, "
@@ -163,7 +163,7 @@ def _make_all(pairs: Sequence[ImagePair], output: Path, guide: SAMMasks, place: 
                     write_image(output / kind / f"{pair.name}.png", levels)
                     progress.advance(task)
                     missing = missing[1:]
-            except (*BAD_INPUT, RuntimeError, MemoryError) as error:
+            except Exception as error:  # whatever one file does, the others are served
                 progress.advance(task, len(missing))
                 yield f"{pair.name}: {one_line(error)}"
 

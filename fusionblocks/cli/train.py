@@ -46,9 +46,13 @@ def train(
         Path | None, typer.Option(help="File that [bold]train-guidance[/] wrote, for clip.")
     ] = None,
     skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="Leave pictures without a partner.")] = False,
+    thermal_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="What is black and white in infrared, in counts or gray levels."),
+    ] = None,
     cache: Annotated[bool, typer.Option("--cache", help="Decode the pictures once and keep them in memory.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that read pairs.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, ... [a GPU if there is one]")] = None,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, ..., or auto: a GPU if there is one.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Mixed precision.")] = Precision.FLOAT32,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between two checkpoints, besides each epoch's.")] = 1000,
     keep: Annotated[int, typer.Option(help="How many of the newest checkpoints stay, besides the best.")] = 2,
@@ -66,11 +70,11 @@ def train(
     from fusionblocks.training import train as train_network
 
     try:
-        place = None if device is None else open_device(device)
+        place = None if device == "auto" else open_device(device)
         made = load_recipe(recipe, _changes(set or []))
         network = _open_network(made, weights)
         _attach(network, guidance, guidance_checkpoint, guidance_adapters)
-        learned, judged = _open_data(data, validation, skip_unpaired, cache, masks)
+        learned, judged = _open_data(data, validation, skip_unpaired, thermal_range, cache, masks)
         train_network(
             made,
             learned,
@@ -128,7 +132,14 @@ def _attach(network: FusionModel, guidance: str | None, checkpoint: str | None, 
     attach_guide(network, guidance, checkpoint, adapters, None)
 
 
-def _open_data(data: str, validation: str | None, skip: bool, cache: bool, masks: Path | None) -> tuple[Any, Any]:
+def _open_data(
+    data: str,
+    validation: str | None,
+    skip: bool,
+    thermal_range: tuple[float, float] | None,
+    cache: bool,
+    masks: Path | None,
+) -> tuple[Any, Any]:
     """Return the pairs to learn from and those to judge by."""
     from fusionblocks.data import open_dataset
     from fusionblocks.training.masks import WithMasks
@@ -136,7 +147,7 @@ def _open_data(data: str, validation: str | None, skip: bool, cache: bool, masks
     unpaired: Any = "skip" if skip else "error"
 
     def open_pairs(name: str, split: str) -> Any:
-        pairs = open_dataset(name, split, unpaired=unpaired, cache=cache)
+        pairs = open_dataset(name, split, thermal_range=thermal_range, unpaired=unpaired, cache=cache)
         return pairs if masks is None else WithMasks(pairs, masks / "infrared", masks / "visible")
 
     learned = open_pairs(data, "train")

@@ -57,7 +57,7 @@ def train_guidance(
     held_out: Annotated[float, typer.Option(help="Share of the pictures to judge by.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the split, the draws and the first weights.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes that read and degrade pictures.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda:1, ...")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Mixed precision.")] = Precision.FLOAT32,
 ) -> None:
     """Train a classifier of degradations on CLIP: low-rank adapters and a head, the rest of CLIP stays as it is.

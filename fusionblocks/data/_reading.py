@@ -30,13 +30,14 @@ class PairReader:
     num_classes: int | None = None
     ignore_index: int | None = None
     salient_classes: tuple[int, ...] | None = None
+    thermal_range: tuple[float, float] | None = None
 
     def read(self, group: ImageGroup) -> dict[str, Tensor]:
         files = group.files
         if PACKED in files:
-            infrared, visible = _packed(files[PACKED])
+            infrared, visible = _packed(files[PACKED], self.thermal_range)
         else:
-            infrared, visible = _infrared(files["infrared"]), _visible(files["visible"])
+            infrared, visible = _infrared(files["infrared"], self.thermal_range), _visible(files["visible"])
         parts = {"infrared": infrared, "visible": visible}
         if "labels" in files:
             parts["labels"] = self._labels(files["labels"])
@@ -89,8 +90,8 @@ def finished(item: dict[str, object]) -> dict[str, object]:
     return made
 
 
-def _infrared(file: Path) -> Tensor:
-    return _one_channel(str(file), read_image(file), thermal=True)
+def _infrared(file: Path, limits: tuple[float, float] | None) -> Tensor:
+    return _one_channel(str(file), read_image(file, any_float=limits is not None), thermal=True, limits=limits)
 
 
 def _mask(file: Path) -> Tensor:
@@ -102,12 +103,12 @@ def _mask(file: Path) -> Tensor:
     return picture
 
 
-def _one_channel(name: str, array: np.ndarray, thermal: bool) -> Tensor:
+def _one_channel(name: str, array: np.ndarray, thermal: bool, limits: tuple[float, float] | None = None) -> Tensor:
     if array.ndim == 3 and (array[..., :1] == array).all():  # gray, stored as three equal channels
         array = array[..., 0]
-    if array.ndim == 2 and array.dtype == np.uint8:
+    if array.ndim == 2 and array.dtype == np.uint8 and limits is None:
         return torch.from_numpy(array)[None]
-    picture = array_to_tensor(name, array, thermal=thermal)
+    picture = array_to_tensor(name, array, thermal=thermal, limits=limits)
     return luma(picture[None])[0] if picture.shape[0] == 3 else picture
 
 
@@ -119,14 +120,15 @@ def _visible(file: Path) -> Tensor:
     return torch.from_numpy(array)[None] if array.ndim == 2 else torch.from_numpy(array).permute(2, 0, 1)
 
 
-def _packed(file: Path) -> tuple[Tensor, Tensor]:
+def _packed(file: Path, limits: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
     array = read_image(file, raw=True)
     if array.ndim != 3 or array.shape[2] != 4:
         raise ValueError(
             f"{file} must have red, green, blue and infrared in 4 channels of 8 bits, got {array.dtype} {array.shape}"
         )
     channels = torch.from_numpy(array).permute(2, 0, 1)
-    return channels[3:], channels[:3]
+    infrared = channels[3:] if limits is None else array_to_tensor(str(file), array[..., 3], limits=limits)
+    return infrared, channels[:3]
 
 
 def _check_sizes(group: ImageGroup, parts: dict[str, Tensor]) -> None:

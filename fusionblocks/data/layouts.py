@@ -101,6 +101,7 @@ def open_dataset(
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     labels: bool | None = None,
     masks: Sequence[str] | None = None,
+    thermal_range: tuple[float, float] | None = None,
     unpaired: Literal["error", "skip"] = "error",
     cache: bool | int = False,
     seed: int = 0,
@@ -124,6 +125,7 @@ def open_dataset(
         labels: Whether items have labels; None: if there are any. Without them reading is faster.
         masks: Which of ``"binary"``, ``"boundary"`` and ``"salient"`` to add: files where the dataset has them, else
             derived from the labels. None: all three if there are labels, unless ``labels`` is False.
+        thermal_range: What becomes 0 and 1 in all infrared pictures, in their own units; see :class:`PairedImages`.
         unpaired: What to do about names without a partner: ``"error"``, or ``"skip"`` them.
         cache: Whether to decode once, up to 4 GiB or this many bytes; see :class:`PairedImages`.
         seed: Of all draws.
@@ -171,6 +173,7 @@ def open_dataset(
         masks=masks,
         num_classes=len(known.classes) or None,
         salient_classes=known.salient,
+        thermal_range=thermal_range,
         unpaired=unpaired,
         problems=problems,
         cache=cache,

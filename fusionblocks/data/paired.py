@@ -20,6 +20,7 @@ from fusionblocks.data.labelled import check_known
 from fusionblocks.data.masks import MASKS
 from fusionblocks.data.pairs import ImageGroup, match_folders
 from fusionblocks.data.transforms import Compose, PairedTransform
+from fusionblocks.image import check_range
 from fusionblocks.image.labels import check_class_count
 
 #: How many bytes ``cache=True`` allows.
@@ -54,7 +55,7 @@ class PairedImages(Dataset[dict[str, Any]]):
 
     Args:
         infrared: Folder of infrared pictures. Three channels are reduced to their luma; counts of 16 bits are
-            normalised by percentiles of the whole picture.
+            stretched over the range of the whole picture's scene (:func:`fusionblocks.image.thermal_limits`).
         visible: Folder of visible pictures; one channel counts as gray.
         transform: What is done to an item, such as :class:`PairedCrop` or a :class:`Compose` of several; any callable
             that takes and returns the dict will do.
@@ -66,6 +67,8 @@ class PairedImages(Dataset[dict[str, Any]]):
         num_classes: How many classes there are, at most 255; labels beyond are refused. None takes all.
         ignore_index: A further label of the files that stands for no class; it becomes 255.
         salient_classes: The classes of the derived ``"salient"`` mask; None takes all but the background, 0.
+        thermal_range: What becomes 0 and 1 in all infrared pictures, in their own units (counts, gray levels); None
+            stretches 16-bit counts picture by picture.
         unpaired: What to do about names that lack a picture or have two: ``"error"``, or ``"skip"`` them.
         cache: Whether to decode once: pictures are read when the dataset is made and kept as they are decoded, up to
             4 GiB or this many bytes, in memory that worker processes share. What has no room is read each time.
@@ -107,6 +110,7 @@ class PairedImages(Dataset[dict[str, Any]]):
         num_classes: int | None = None,
         ignore_index: int | None = None,
         salient_classes: Sequence[int] | None = None,
+        thermal_range: tuple[float, float] | None = None,
         unpaired: Literal["error", "skip"] = "error",
         cache: bool | int = False,
         seed: int = 0,
@@ -116,7 +120,7 @@ class PairedImages(Dataset[dict[str, Any]]):
             folders["labels"] = labels
         if isinstance(masks, Mapping):
             folders |= {name: folder for name, folder in masks.items() if folder is not None}
-        reader = _reader(masks, num_classes, ignore_index, salient_classes)
+        reader = _reader(masks, num_classes, ignore_index, salient_classes, thermal_range)
         listing = match_folders(folders)
         self._start(listing.groups, listing.problems, reader, transform, unpaired, cache, seed)
 
@@ -130,6 +134,7 @@ class PairedImages(Dataset[dict[str, Any]]):
         num_classes: int | None = None,
         ignore_index: int | None = None,
         salient_classes: Sequence[int] | None = None,
+        thermal_range: tuple[float, float] | None = None,
         unpaired: Literal["error", "skip"] = "error",
         problems: Sequence[str] = (),
         cache: bool | int = False,
@@ -145,13 +150,14 @@ class PairedImages(Dataset[dict[str, Any]]):
             num_classes: How many classes there are.
             ignore_index: A further label of the files that stands for no class.
             salient_classes: The classes of the derived ``"salient"`` mask.
+            thermal_range: What becomes 0 and 1 in all infrared pictures.
             unpaired: What to do about the problems.
             problems: A line for each name that makes no item.
             cache: Whether to decode once.
             seed: Of all draws.
         """
         pairs = cls.__new__(cls)
-        reader = _reader(masks, num_classes, ignore_index, salient_classes)
+        reader = _reader(masks, num_classes, ignore_index, salient_classes, thermal_range)
         pairs._start(tuple(groups), tuple(problems), reader, transform, unpaired, cache, seed)
         return pairs
 
@@ -291,6 +297,7 @@ def _reader(
     num_classes: int | None,
     ignore_index: int | None,
     salient_classes: Sequence[int] | None,
+    thermal_range: tuple[float, float] | None,
 ) -> PairReader:
     if isinstance(masks, str):
         raise TypeError(f"masks must be a sequence of names or a mapping, got the string {masks!r}")
@@ -298,7 +305,8 @@ def _reader(
     if num_classes is not None:
         check_class_count("num_classes", check_whole("num_classes", num_classes, 1))
     salient = None if salient_classes is None else tuple(salient_classes)
-    return PairReader(tuple(masks), num_classes, ignore_index, salient)
+    limits = None if thermal_range is None else check_range("thermal_range", thermal_range)
+    return PairReader(tuple(masks), num_classes, ignore_index, salient, limits)
 
 
 def _check_masks(groups: Sequence[ImageGroup], reader: PairReader) -> None:

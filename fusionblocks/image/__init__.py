@@ -23,6 +23,10 @@ _MODULES = {
     "array_to_tensor": ".convert",
     "normalize_percentiles": ".convert",
     "tensor_to_array": ".convert",
+    # the range of a thermal camera
+    "check_range": ".thermal",
+    "scale_range": ".thermal",
+    "thermal_limits": ".thermal",
     # labels
     "VOID": ".labels",
     # filters

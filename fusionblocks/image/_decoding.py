@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import BinaryIO
 
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
@@ -24,7 +24,7 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     b"BM": BmpImagePlugin.BmpImageFile,
 }
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
 # sizes, samples, colours, strips and tiles of a TIFF, and what else decides how its bytes become a picture
 _LAYOUT_TAGS = {
     *range(254, 260),
@@ -57,14 +57,17 @@ def no_truncated_pictures() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
-def decode(file: BinaryIO, raw: bool = False) -> np.ndarray:
-    """Return the upright picture of an open file, in colour or, if ``raw``, by its samples as they lie."""
+def decode(file: BinaryIO, raw: bool = False, any_float: bool = False) -> np.ndarray:
+    """Return the upright picture of an open file, in colour or, if ``raw``, by its samples as they lie.
+
+    Float samples must lie in [0, 1] unless ``any_float``.
+    """
     head = file.read(8)
     file.seek(0)
     if not head:
         raise ValueError("the file is empty")
     if head.startswith(_TIFF_HEADS):
-        return _decode_tiff(file, raw)
+        return _decode_tiff(file, raw, any_float)
     for magic, opener in _OPENERS.items():
         if head.startswith(magic):
             return _decode_pillow(file, opener, raw)
@@ -109,7 +112,7 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Turn a picture by its EXIF orientation: 5 to 8 are transposed, then rows or columns may run backwards."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
@@ -134,12 +137,12 @@ def _decode_pillow(file: BinaryIO, opener: Callable[[BinaryIO], ImageFile.ImageF
         image.verify()  # the checksums, which decoding does not look at
         image = reopen()
     if image.format == "PNG" and _rawmode(image).endswith(";16B") and image.mode != "I;16":
-        array = _sixteen_bits(reopen)
+        array = _sixteen_bit_png(file)
     else:
         rawmode = _rawmode(image)
         array = pixels(image, raw)
         array = _unscaled(array, rawmode) if raw else array
-    return _upright(array, image.getexif().get(_ORIENTATION, 1))
+    return upright(array, image.getexif().get(ORIENTATION, 1))
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
@@ -155,27 +158,11 @@ def _unscaled(array: np.ndarray, rawmode: str) -> np.ndarray:
     return next((array // step for kind, step in spread.items() if rawmode.startswith(kind)), array)
 
 
-def _sixteen_bits(reopen: Callable[[], ImageFile.ImageFile]) -> np.ndarray:
-    """Decode colour samples of sixteen bits, of which Pillow keeps the high byte only."""
-
-    def as_layout(layout: str) -> np.ndarray:
-        image = reopen()
-        for i, tile in enumerate(image.tile):
-            rest = tile.args[1:] if isinstance(tile.args, tuple) else None
-            image.tile[i] = tile._replace(args=layout if rest is None else (layout, *rest))
-        return np.array(image).astype(np.uint16)
-
-    layout, _, order = _rawmode(reopen()).partition(";16")
-    if layout == "LA":
-        # gray and alpha of two bytes each take the room of four samples of one byte: read them as such
-        four = as_layout("RGBA")
-        return four[..., 0] << 8 | four[..., 1]
-    if layout not in ("RGB", "RGBA", "RGBX") or order not in ("B", "L", "N"):
-        raise ValueError(f"it has 16-bit samples in the layout {layout};16{order}, which is not supported")
-    # told that the bytes of a sample lie in the other order, Pillow keeps the low byte
-    big = order == "B" or (order == "N" and sys.byteorder == "big")
-    high, low = (as_layout(f"{layout};16{'B' if high_first else 'L'}")[..., :3] for high_first in (big, not big))
-    return high << 8 | low
+def _sixteen_bit_png(file: BinaryIO) -> np.ndarray:
+    """Decode colour samples of sixteen bits, of which Pillow keeps the high byte only; alpha is dropped."""
+    file.seek(0)
+    array = imagecodecs.png_decode(file.read())
+    return array[..., 0] if array.shape[2] == 2 else array[..., :3]
 
 
 @contextmanager
@@ -198,7 +185,7 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeFilter(collect)
 
 
-def _decode_tiff(file: BinaryIO, raw: bool) -> np.ndarray:
+def _decode_tiff(file: BinaryIO, raw: bool, any_float: bool) -> np.ndarray:
     with _complaints() as complaints, tifffile.TiffFile(file) as tiff:
         page = _only_page(tiff)
         damaged = {int(code) for text in complaints for code in re.findall(r"TiffTag (\d+) ", text)} & _LAYOUT_TAGS
@@ -207,13 +194,15 @@ def _decode_tiff(file: BinaryIO, raw: bool) -> np.ndarray:
         _check_size(page.imagewidth, page.imagelength)
         _check_layout(page)
         _check_complete(page, file)
-        if page.bitspersample <= 8:
+        if page.bitspersample <= 8 and _known_to_pillow(page):
             return _pillow_tiff(file, raw)
-        array = _deep_samples(page, file)
+        array = _samples(page)
     real = array.dtype == np.float32
-    if real and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+    if real and not any_float and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
         raise ValueError("it has float samples that are not all in [0, 1]")
-    return (1 if real else 65535) - array if page.photometric == PHOTOMETRIC.MINISWHITE else array
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        return (1 if real else np.iinfo(array.dtype).max) - array
+    return array
 
 
 def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
@@ -233,8 +222,10 @@ def _check_layout(page: tifffile.TiffPage) -> None:
         raise ValueError(
             f"it has {_name(SAMPLEFORMAT, kind)} samples of {bits} bits, expected UINT of 8 or 16 bits or IEEEFP of 32"
         )
-    if bits <= 8:
+    if bits <= 8 and _known_to_pillow(page):
         return
+    if bits < 8:
+        raise ValueError(f"it has samples of {bits} bits with the compression {_name(COMPRESSION, page.compression)}")
     colours = {PHOTOMETRIC.MINISBLACK: 1, PHOTOMETRIC.MINISWHITE: 1, PHOTOMETRIC.RGB: 3}.get(page.photometric)
     if colours is None:
         colour = _name(PHOTOMETRIC, page.photometric)
@@ -267,33 +258,25 @@ def _check_complete(page: tifffile.TiffPage, file: BinaryIO) -> None:
             raise ValueError(f"it is truncated: {available} of {needed} bytes are there")
 
 
-def _deep_samples(page: tifffile.TiffPage, file: BinaryIO) -> np.ndarray:
-    """Decode samples of more than eight bits, with Pillow what tifffile cannot decompress by itself."""
-    try:
-        samples = page.asarray(squeeze=False)  # (planes, depth, height, width, samples)
-    except ValueError as error:
-        if "imagecodecs" not in str(error) or page.sampleformat != SAMPLEFORMAT.UINT:
-            raise
-        try:
-            return _pillow_tiff(file)
-        except SyntaxError:
-            raise error from None
+def _known_to_pillow(page: tifffile.TiffPage) -> bool:
+    """Whether Pillow decompresses a page; its builds differ in what they know of the newer kinds."""
+    newer = (COMPRESSION.WEBP, COMPRESSION.ZSTD, COMPRESSION.LZMA)
+    return page.compression in TiffImagePlugin.COMPRESSION_INFO and page.compression not in newer
+
+
+def _samples(page: tifffile.TiffPage) -> np.ndarray:
+    """Decode gray or RGB samples of eight bits or more, in any compression that imagecodecs knows."""
+    samples = page.asarray(squeeze=False)  # (planes, depth, height, width, samples)
     array = np.moveaxis(samples[:, 0], 0, 2)[:, :, :, 0] if samples.shape[0] > 1 else samples[0, 0]
-    tag = page.tags.get(_ORIENTATION)
+    tag = page.tags.get(ORIENTATION)
     array = array[..., :3] if page.photometric == PHOTOMETRIC.RGB else array[..., 0]
-    return _upright(array, tag.value if tag is not None else 1)
+    return upright(array, tag.value if tag is not None else 1)
 
 
 def _pillow_tiff(file: BinaryIO, raw: bool = False) -> np.ndarray:
     """Decode with Pillow, which turns TIFF upright by itself."""
-
-    def reopen() -> ImageFile.ImageFile:
-        file.seek(0)
-        return TiffImagePlugin.TiffImageFile(file)
-
-    image = reopen()
-    if ";16" in _rawmode(image) and not image.mode.startswith("I;16"):
-        return _sixteen_bits(reopen)
+    file.seek(0)
+    image = TiffImagePlugin.TiffImageFile(file)
     rawmode = _rawmode(image)
     array = pixels(image, raw)
     return _unscaled(array, rawmode) if raw else array

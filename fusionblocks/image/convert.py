@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks.image.checks import check_values
+from fusionblocks.image.thermal import check_range, scale_range, thermal_limits
 
 
 def normalize_percentiles(array: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
@@ -40,14 +41,17 @@ def normalize_percentiles(array: np.ndarray, low: float = 0.5, high: float = 99.
     return np.clip((array.astype(np.float64) - floor) / (ceiling - floor), 0, 1).astype(np.float32)
 
 
-def array_to_tensor(name: str, array: np.ndarray, *, thermal: bool = False) -> Tensor:
+def array_to_tensor(
+    name: str, array: np.ndarray, *, thermal: bool = False, limits: tuple[float, float] | None = None
+) -> Tensor:
     """Return a picture array as a float32 tensor ``(C, H, W)`` in [0, 1].
 
     Args:
         name: The argument's name, for errors.
         array: ``(H, W)`` or ``(H, W, C)`` with 1, 3 or 4 channels (alpha is dropped); uint8, uint16, or float
-            in [0, 1].
-        thermal: Normalise 16-bit counts by percentiles instead of by 65535.
+            in [0, 1], in either byte order. With ``limits`` any real dtype and any values.
+        thermal: Stretch 16-bit counts over the scene's own range, see :func:`thermal_limits`, instead of 65535.
+        limits: The values, in the array's own units, that become 0 and 1; what lies beyond is clipped.
 
     Raises:
         TypeError: If the dtype is none of these.
@@ -62,10 +66,13 @@ def array_to_tensor(name: str, array: np.ndarray, *, thermal: bool = False) -> T
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
         raise ValueError(f"{name} must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
     array = array[:, :, None] if array.ndim == 2 else array[:, :, :3]
-    if array.dtype == np.uint8:
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if limits is not None and (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        scaled = scale_range(array, *check_range("limits", limits))
+    elif array.dtype == np.uint8:
         scaled = array.astype(np.float32) / 255
     elif array.dtype == np.uint16:
-        scaled = normalize_percentiles(array) if thermal else array.astype(np.float32) / 65535
+        scaled = scale_range(array, *thermal_limits(array)) if thermal else array.astype(np.float32) / 65535
     elif np.issubdtype(array.dtype, np.floating):
         scaled = array.astype(np.float32)
     else:

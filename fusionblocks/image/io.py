@@ -13,21 +13,21 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from fusionblocks.image._decoding import decode, no_truncated_pictures, pixels
+from fusionblocks.image._decoding import ORIENTATION, decode, no_truncated_pictures, pixels, upright
 
 #: Suffixes that :func:`write_image` knows, in lower case.
 WRITABLE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
 #: Suffixes of the files that :func:`read_image` reads; it goes by their content.
 READABLE_SUFFIXES = WRITABLE_SUFFIXES
 
-# what Pillow, tifffile and zlib raise on damaged files
+# what Pillow, tifffile, imagecodecs and zlib raise on damaged files, and on what they cannot decompress
 _DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
-    ZeroDivisionError, RuntimeError, struct.error, zlib.error, tifffile.TiffFileError,
+    ZeroDivisionError, RuntimeError, ImportError, struct.error, zlib.error, tifffile.TiffFileError,
 )  # fmt: skip
 
 
-def read_image(path: str | os.PathLike[str], *, raw: bool = False) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], *, raw: bool = False, any_float: bool = False) -> np.ndarray:
     """Read a PNG, TIFF, JPEG or BMP picture, at its own depth.
 
     The orientation that a camera noted (EXIF) is applied. Alpha is dropped: a transparent pixel keeps its colour.
@@ -40,9 +40,10 @@ def read_image(path: str | os.PathLike[str], *, raw: bool = False) -> np.ndarray
         raw: Leave the samples of a picture of 8 bits or fewer as they lie, for files whose values are no colours: the
             indices of a palette instead of its colours, gray of 1, 2 or 4 bits not spread to 255, and alpha as a fourth
             channel.
+        any_float: Take a float TIFF of any values, such as degrees; otherwise they must lie in [0, 1].
 
     Returns:
-        ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float TIFF with values in [0, 1]; with ``raw``, also
+        ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float TIFF; with ``raw``, also
         ``(H, W, 4)`` uint8.
 
     Raises:
@@ -67,14 +68,14 @@ def read_image(path: str | os.PathLike[str], *, raw: bool = False) -> np.ndarray
         raise ValueError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
     try:
         with path.open("rb") as file, no_truncated_pictures():
-            array = decode(file, raw)
+            array = decode(file, raw, any_float)
     except _DAMAGE as error:
         raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
 def image_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
-    """Return the pixels of a PIL image as :func:`read_image` does, but as they lie: no orientation is applied.
+    """Return the pixels of a PIL image as :func:`read_image` does: the orientation that a camera noted is applied.
 
     Args:
         image: A PIL image: black and white, gray of 8 or 16 bits or float, palette, RGB, CMYK or YCbCr, with or
@@ -98,7 +99,9 @@ def image_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
         raise TypeError(f"{name} must be a PIL image, got {type(image).__name__}")
     try:
         with no_truncated_pictures():
-            return pixels(image)
+            # Pillow turns TIFF by itself when it decodes, and forgets the note then
+            image.load()
+            return upright(pixels(image), image.getexif().get(ORIENTATION, 1))
     except _DAMAGE as error:
         raise ValueError(f"{name} cannot be read: {str(error) or type(error).__name__}") from error
 

@@ -74,4 +74,4 @@ def _spread(pdf: Tensor) -> Tensor:
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
-    return -torch.xlogy(probabilities, probabilities.abs()).sum(0) / math.log(2)
+    return (0 - torch.xlogy(probabilities, probabilities.abs()).sum(0)) / math.log(2)

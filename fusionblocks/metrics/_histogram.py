@@ -23,7 +23,7 @@ def joint_histogram(first: Tensor, second: Tensor) -> Tensor:
 
 def shannon(probabilities: Tensor, *, unit: str = "bits") -> Tensor:
     """Return the entropy ``(B,)`` of distributions ``(B, ...)``, in ``"bits"`` or ``"nats"``."""
-    nats = -torch.xlogy(probabilities, probabilities).flatten(1).sum(1)
+    nats = 0 - torch.xlogy(probabilities, probabilities).flatten(1).sum(1)  # a minus sign would make -0.0 of 0
     return (nats / math.log(2) if unit == "bits" else nats).clamp_min(0)
 
 

@@ -113,11 +113,11 @@ def test_inputs_are_never_overwritten(folders) -> None:
 
 def test_different_sizes_name_both(folders, tmp_path: Path) -> None:
     infrared, visible = (folder / "1.png" for folder in folders)
-    Image.open(infrared).resize((20, 10)).save(infrared)
+    Image.open(infrared).resize((21, 15)).save(infrared)
     arguments = ("fuse", "--infrared", infrared, "--visible", visible, "--output", tmp_path / "fused.png")
     code, output = run(*arguments)
     assert code == 2
-    assert "10x20" in output
+    assert "15x21" in output
     assert "30x43" in output
     assert run(*arguments, "--resize", "infrared")[0] == 0
     assert Image.open(tmp_path / "fused.png").size == (43, 30)
@@ -131,3 +131,22 @@ def test_a_folder_that_names_no_network_is_refused(folders, tmp_path: Path) -> N
     assert "config.json" in output
     (tmp_path / "saved/config.json").write_text(json.dumps({"width": 3}))
     assert run(*arguments, "--checkpoint", tmp_path / "saved")[0] == 2
+
+
+def test_whatever_one_file_does_the_others_are_fused(folders, tmp_path: Path, monkeypatch) -> None:
+    import fusionblocks.inference as inference
+
+    fuse = inference.fuse
+
+    def broken(infrared, visible, **options):
+        if infrared.stem == "1":
+            raise KeyError("decoder")
+        return fuse(infrared, visible, **options)
+
+    monkeypatch.setattr(inference, "fuse", broken)
+    arguments = ("--infrared", folders[0], "--visible", folders[1], "--output", tmp_path / "fused")
+    code, output = run("fuse", *arguments)
+    assert code == 1
+    assert "1: 'decoder'" in output
+    assert not (tmp_path / "fused/1.png").exists()
+    assert len(list((tmp_path / "fused").iterdir())) == len(list(folders[0].iterdir())) - 1

@@ -29,3 +29,9 @@ def test_demo_writes_the_pictures_and_says_where(tmp_path: Path) -> None:
     sizes = {file.stem: Image.open(file).size for file in (tmp_path / "demo").iterdir()}
     assert sizes["fused"] == sizes["visible"] == sizes["infrared"]
     assert sizes["side_by_side"][0] == 3 * sizes["fused"][0]
+
+
+def test_the_version() -> None:
+    code, output = run("--version")
+    assert code == 0
+    assert output.strip() == f"fusionblocks {fb.__version__}"

@@ -27,7 +27,7 @@ from fusionblocks.data import (
     boundary_mask,
     open_dataset,
 )
-from fusionblocks.image import VOID, array_to_tensor, luma, normalize_percentiles, write_image
+from fusionblocks.image import VOID, array_to_tensor, luma, scale_range, thermal_limits, write_image
 
 HEIGHT, WIDTH = 40, 56
 
@@ -97,7 +97,7 @@ def test_deep_thermal_pictures_are_normalised_whole_and_colours_reduced(tmp_path
         pairs = opened(tmp_path, transform=PairedCrop((16, 24), center=True), cache=cache)
         items = {item["name"]: item for item in (pairs[index] for index in range(3))}
         rows, columns = slice(12, 28), slice(16, 40)
-        window = normalize_percentiles(counts)[rows, columns]
+        window = scale_range(counts, *thermal_limits(counts))[rows, columns]
         assert torch.equal(items["deep"]["infrared"][0], torch.from_numpy(window))
         assert torch.equal(items["deep"]["visible"], array_to_tensor("", deep)[:, rows, columns])
         expected = luma(array_to_tensor("", colours)[None])[0, :, rows, columns]

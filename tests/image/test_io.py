@@ -167,3 +167,15 @@ def test_replaces_links_targets_and_follows_the_umask(tmp_path: Path) -> None:
     os.umask(umask)
     assert stat.S_IMODE(real.stat().st_mode) == 0o666 & ~umask
     write_image(tmp_path / f"{'x' * 250}.png", GRAY8)  # the longest name that fits
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_in_memory_is_turned_as_its_file_is(tmp_path: Path, orientation: int) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for suffix in ("png", "jpg", "tif"):
+        file = tmp_path / f"picture.{suffix}"
+        Image.fromarray(array).save(file, exif=exif)
+        with Image.open(file) as image:
+            assert np.array_equal(image_to_array(image), read_image(file))

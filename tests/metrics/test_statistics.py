@@ -11,7 +11,7 @@ import torch
 from skimage.measure import shannon_entropy
 from torch import Tensor
 
-from fusionblocks.metrics import average_gradient, entropy, spatial_frequency, standard_deviation
+from fusionblocks.metrics import average_gradient, entropy, evaluate, spatial_frequency, standard_deviation
 from tests.helpers.gray import gray
 
 METRICS = [entropy, standard_deviation, spatial_frequency, average_gradient]
@@ -139,3 +139,9 @@ def test_one_row_or_column_is_too_small(metric: Callable[..., Tensor], name: str
 def test_unknown_variants_are_refused(metric: Callable[..., Tensor]) -> None:
     with pytest.raises(ValueError, match="^variant must be one of 'cddfuse', .*, got 'mine'$"):
         metric(gray(1, 8, 8), variant="mine")
+
+
+def test_nothing_to_tell_is_zero_without_a_sign() -> None:
+    constant = torch.full((1, 1, 16, 16), 7 / 255)
+    scores = evaluate(constant, constant, constant, metrics=("EN", "MI"), convention="cddfuse")
+    assert all(value.item() == 0 and not torch.signbit(value).any() for value in scores.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fusionblocks.ops._tiles import MOST_SPILLED
 from tests.helpers.compiled_kernels import SHARED_MEMORY, compiling
 from tests.ops.test_channel_attention_kernels import LAYOUTS, draw, run
 
@@ -18,7 +19,7 @@ class TestCompiledForDevices:
             run(inputs)
         for kernel in found:
             assert kernel.shared_memory <= SHARED_MEMORY[capability], kernel.name
-            assert kernel.spilled == 0, kernel.name
+            assert kernel.spilled <= MOST_SPILLED, kernel.name
         return found
 
     @pytest.mark.parametrize("size", [(1, 2, 8, 320, 64), (1, 1, 64, 320, None)])
