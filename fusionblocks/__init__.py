@@ -22,7 +22,9 @@ _MODULES = {
     "SMFNet": ".models.smfnet",
     "create_model": ".models.registry",
     "list_models": ".models.registry",
+    "load_model": ".models.loading",
     "load_official": ".models.official",
+    "wrap": ".models.wrapping",
     # pictures in, picture out
     "fuse": ".inference",
     # what the experts of a network did

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusionblocks.image import (
     array_to_tensor,
@@ -28,6 +28,7 @@ from fusionblocks.image.checks import check_pair
 from fusionblocks.models._packaged import has_random_weights
 from fusionblocks.models.base import FusionModel, closest, evaluating
 from fusionblocks.models.registry import DEFAULT_MODEL, create_model
+from fusionblocks.models.wrapping import as_network
 from fusionblocks.optimization import optimize
 
 MOST_STRETCH = 0.02
@@ -39,7 +40,7 @@ def fuse(
     infrared: Picture,
     visible: Picture,
     *,
-    model: FusionModel | str | None = None,
+    model: nn.Module | str | None = None,
     resize: Literal["infrared", "visible"] | None = None,
     tile: int | None = None,
     thermal_range: tuple[float, float] | None = None,
@@ -58,6 +59,8 @@ def fuse(
             (:func:`fusionblocks.image.thermal_limits`).
         visible: The visible picture, likewise; one channel counts as gray.
         model: A network, a name of :func:`fusionblocks.list_models`, or ``None`` for the default, ``"fusionblocks"``.
+            Any module that takes a pair and returns a picture is one (:func:`fusionblocks.wrap`), and so is a network
+            within ``torch.compile``, ``DataParallel`` or an averaged copy.
         resize: Which of the two to resize when their sizes differ; ``None`` refuses such a pair. Pictures whose aspects
             differ by more than 2 % are refused too: one would be stretched.
         tile: Longest side in pixels of the pieces that a large picture is cut into, which bounds the memory.
@@ -131,7 +134,7 @@ def colour_picture(network: FusionModel, fused: Tensor, visible: Tensor) -> Tens
     return fused.clamp(0, 1) if network.fused_channels == 3 else with_luma(fused.clamp(0, 1), visible)
 
 
-def _network(model: FusionModel | str | None, visible: Picture) -> FusionModel:
+def _network(model: nn.Module | str | None, visible: Picture) -> FusionModel:
     if model is None:
         return _default_network(visible.device if isinstance(visible, Tensor) else torch.device("cpu"))
     if isinstance(model, str):
@@ -142,9 +145,9 @@ def _network(model: FusionModel | str | None, visible: Picture) -> FusionModel:
                 stacklevel=3,
             )
         return network
-    if not isinstance(model, FusionModel):
-        raise TypeError(f"model must be a FusionModel, a name or None, got {type(model).__name__}")
-    return model
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a network, a name or None, got {type(model).__name__}")
+    return as_network(model)
 
 
 @functools.cache

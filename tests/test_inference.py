@@ -176,7 +176,9 @@ def test_unknown_guidance_and_models_are_refused() -> None:
         fb.fuse(*pair, semantic=torch.rand(512))
     with pytest.raises(ValueError, match="did you mean 'psfusion'"):
         fb.fuse(*pair, model="psfusoin")
-    with pytest.raises(TypeError, match="model must be"):
+    with pytest.raises(TypeError, match="model must be a network, a name or None, got int"):
+        fb.fuse(*pair, model=3)
+    with pytest.raises(ValueError, match="Identity cannot fuse"):
         fb.fuse(*pair, model=nn.Identity())
 
 

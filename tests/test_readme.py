@@ -18,7 +18,8 @@ def test_there_are_snippets() -> None:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_snippet_runs(snippet: str) -> None:
+def test_snippet_runs(snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # what it writes
     exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
 
 

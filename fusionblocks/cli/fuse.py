@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,6 @@ import typer
 from fusionblocks.cli._console import (
     BAD_INPUT,
     SOME_FAILED,
-    err,
     one_line,
     open_device,
     out,
@@ -20,15 +18,24 @@ from fusionblocks.cli._console import (
     report_skipped,
 )
 from fusionblocks.cli._guides import attach_guide, open_report, report_files, write_report
+from fusionblocks.cli._networks import open_network
 
 
 def fuse(
     infrared: Annotated[Path, typer.Option(help="Infrared picture, or a folder of them.")],
     visible: Annotated[Path, typer.Option(help="Visible picture, or a folder of them with the same names.")],
     output: Annotated[Path, typer.Option(help="Picture to write, or a folder.")],
-    model: Annotated[str | None, typer.Option(help="Network; see [bold]fusionblocks models[/]. [fusionblocks]")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Network: of [bold]fusionblocks models[/], or module:Class, or file.py:Class. [fusionblocks]"
+        ),
+    ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights: a folder written by save_pretrained, or the authors' file.")
+        Path | None, typer.Option(help="Weights: a folder or file of this library, the authors', or what wraps them.")
+    ] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the network; may come again.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda:1, ...")] = "auto",
     resize: Annotated[
@@ -68,10 +75,12 @@ def fuse(
     """Fuse one pair of pictures, or two folders of pictures paired by name."""
     from fusionblocks.data.pairs import ImagePair, pair_folders
     from fusionblocks.image import WRITABLE_SUFFIXES
+    from fusionblocks.optimization import optimize
 
     problems: tuple[str, ...] = ()
     try:
-        network = _open_network(model, checkpoint, device)
+        place = open_device(device)
+        network = optimize(open_network(model, checkpoint, set or []).to(place), outputs=("fused",))
         attach_guide(network, guidance, guidance_checkpoint, guidance_adapters, cache)
         if experts is not None:
             open_report(network, experts, tile)
@@ -196,39 +205,3 @@ def _fuse_all(
                 failures.append(f"{pair.name}: {one_line(error) or type(error).__name__}")
             progress.advance(task)
     return failures
-
-
-def _open_network(model: str | None, checkpoint: Path | None, device: str) -> Any:
-    """Return the network that ``--model`` and ``--checkpoint`` describe, on the device and made fast."""
-    from fusionblocks.models import create_model, load_official, model_class
-    from fusionblocks.models._packaged import has_random_weights
-    from fusionblocks.models.registry import DEFAULT_MODEL
-    from fusionblocks.optimization import optimize
-
-    place = open_device(device)
-    if checkpoint is None:
-        network = create_model(model or DEFAULT_MODEL)
-        if has_random_weights(network):
-            err.print(
-                f"[yellow]warning:[/] {network.name} runs with random weights: pass --checkpoint", highlight=False
-            )
-    elif checkpoint.is_dir():
-        network = model_class(model or _saved_name(checkpoint)).from_pretrained(checkpoint)
-    elif model is None:
-        raise ValueError(
-            f"--checkpoint {checkpoint} is a file of weights: say with --model which network it belongs to"
-        )
-    else:
-        network = load_official(model, checkpoint)
-    return optimize(network.to(place), outputs=("fused",))
-
-
-def _saved_name(folder: Path) -> str:
-    """Return which network a folder written by save_pretrained holds."""
-    config = folder / "config.json"
-    if not config.is_file():
-        raise FileNotFoundError(f"--checkpoint {folder} has no config.json: not a folder written by save_pretrained")
-    try:
-        return json.loads(config.read_text())["model"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{config} does not name a network: not written by save_pretrained") from error

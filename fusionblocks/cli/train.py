@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusionblocks.cli._console import BAD_INPUT, INTERRUPTED, err, open_device, out, refuse
+from fusionblocks.cli._networks import import_network, is_import, settings_of
 
 if TYPE_CHECKING:
     from fusionblocks.models.base import FusionModel
@@ -34,9 +35,13 @@ def train(
     set: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Change a value of the recipe; may come again.")
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder of a trained network to start from, as save_pretrained writes it.")
+    model: Annotated[
+        str | None, typer.Option(help="A network of your own, module:Class or file.py:Class, instead of the recipe's.")
     ] = None,
+    model_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of --model; may come again.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder or file of a trained network to start from.")] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Folder that [bold]fusionblocks masks[/] wrote, for sgdfuse.")
     ] = None,
@@ -71,8 +76,8 @@ def train(
 
     try:
         place = None if device == "auto" else open_device(device)
-        made = load_recipe(recipe, _changes(set or []))
-        network = _open_network(made, weights)
+        made = load_recipe(recipe, settings_of(set or []))
+        network = _open_network(made, weights, model, model_set or [])
         _attach(network, guidance, guidance_checkpoint, guidance_adapters)
         learned, judged = _open_data(data, validation, skip_unpaired, thermal_range, cache, masks)
         train_network(
@@ -98,32 +103,27 @@ def train(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _changes(settings: list[str]) -> dict[str, Any]:
-    """Return the values of ``key=value``, each a piece of YAML."""
-    from fusionblocks.training._plain import parse_value
-
-    changes = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not key or not equals:
-            raise ValueError(f"--set must be KEY=VALUE, such as phases.fusion.epochs=3, got {setting!r}")
-        changes[key.strip()] = parse_value(value)
-    return changes
-
-
-def _open_network(recipe: Recipe, weights: Path | None) -> FusionModel:
-    """Return the recipe's network, with weights drawn by its seed or those of a folder."""
-    from fusionblocks.models import create_model, model_class
+def _open_network(recipe: Recipe, weights: Path | None, model: str | None, settings: list[str]) -> FusionModel:
+    """Return the recipe's network or one of the user's own, with weights drawn by the recipe's seed or loaded."""
+    from fusionblocks.models import create_model, load_model, wrap
     from fusionblocks.training.batches import seeded
 
+    if model is not None and not is_import(model):
+        raise ValueError(
+            f"--model must be module:Class or file.py:Class, got {model!r}; a recipe names its own network"
+        )
+    if settings and model is None:
+        raise ValueError("--model-set goes with --model; --set changes the recipe")
+    if model is not None:
+        with seeded(recipe.seed):
+            module = import_network(model, settings_of(settings))
+        return wrap(module) if weights is None else load_model(module, weights)
     if recipe.model is None:
-        raise ValueError("the recipe names no model, which the command line needs")
+        raise ValueError("the recipe names no model, which the command line needs: pass --model")
     if weights is None:
         with seeded(recipe.seed):
             return create_model(recipe.model, pretrained=False, **recipe.config)
-    if not weights.is_dir():
-        raise NotADirectoryError(f"--weights must be a folder that save_pretrained wrote, got {weights}")
-    return model_class(recipe.model).from_pretrained(str(weights), **recipe.config)
+    return load_model(recipe.model, weights, **recipe.config)
 
 
 def _attach(network: FusionModel, guidance: str | None, checkpoint: str | None, adapters: Path | None) -> None:

@@ -24,14 +24,21 @@ _MODULES = {
     "SGDFusePipelineOutput": ".sgdfuse_output",
     "SMFNet": ".smfnet",
     "SMFNetConfig": ".smfnet",
+    "WrappedConfig": ".wrapping",
+    "WrappedModel": ".wrapping",
+    "as_network": ".wrapping",
     "beta_schedule": ".schedules",
     "create_model": ".registry",
+    "inner_model": ".wrapping",
     "list_models": ".registry",
+    "load_model": ".loading",
     "make_scheduler": ".schedules",
     "load_official": ".official",
     "model_class": ".registry",
     "noise_levels": ".schedules",
     "sampling": ".schedules",
+    "visible_of": ".wrapping",
+    "wrap": ".wrapping",
 }
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -47,7 +47,7 @@ def load_official(
     """
     model = model_class(name)(**config)
     attach(model, guidance)
-    layout = _layout(name)
+    layout = layout_of(name)
     if layout is None:
         raise ValueError(f"{name!r} has no published checkpoint")
     if isinstance(checkpoint, str | Path):
@@ -80,7 +80,8 @@ def _unreleased(model: FusionModel, layout: Any) -> dict[str, Tensor]:
     return {key: value for key, value in model.state_dict().items() if key.partition(".")[0] not in parts}
 
 
-def _layout(name: str) -> Any:
+def layout_of(name: str) -> Any:
+    """Return the module of ``fusionblocks.models.checkpoints`` for a network, None if its authors published none."""
     module = f"fusionblocks.models.checkpoints.{name}"
     try:
         return importlib.import_module(module)
@@ -93,7 +94,7 @@ def _layout(name: str) -> Any:
 def _recognised(raw: object, name: str) -> str:
     """Return a hint that names the network whose checkpoint ``raw`` is, if it is one that we know."""
     for other in list_models():
-        layout = _layout(other)
+        layout = layout_of(other)
         if other != name and layout is not None and isinstance(raw, Mapping) and layout.unwrap(raw) is not None:
             return f": it looks like one of {other!r}"
     if isinstance(raw, Mapping):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import sys
+import warnings
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fusionblocks.models._packaged import has_packaged_weights, load_packaged_weights
@@ -19,17 +23,48 @@ _NETWORKS = {
 }
 #: The network that fuses when none is named.
 DEFAULT_MODEL = "fusionblocks"
+#: The entry points by which other packages add networks: a name, and the import path of a FusionModel class.
+ENTRY_POINTS = "fusionblocks.models"
 
 
 def list_models() -> list[str]:
-    """Return the names of all networks, sorted.
+    """Return the names of all networks, sorted: this library's, and those that other packages add.
+
+    A package adds one by an entry point of the group ``fusionblocks.models``, whose name is the network's and whose
+    object is a subclass of :class:`FusionModel`.
 
     Example:
         >>> from fusionblocks import list_models
         >>> list_models()
         ['fusionblocks', 'laplacian', 'psfusion', 'sgafusion', 'sgdfuse', 'smfnet']
     """
-    return sorted(_NETWORKS)
+    return sorted({*_NETWORKS, *_added(tuple(sys.path))})
+
+
+@functools.cache
+def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Return the entry points of other packages by name; one that takes a name of ours is left out with a warning."""
+    added: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name in _NETWORKS or entry.name in added:
+            owner = "this library" if entry.name in _NETWORKS else added[entry.name].value
+            warnings.warn(
+                f"the network {entry.name!r} of {entry.value} is left out: {owner} has that name", stacklevel=3
+            )
+            continue
+        added[entry.name] = entry
+    return added
+
+
+def _of_package(entry: EntryPoint) -> type[FusionModel]:
+    """Return the class that another package adds."""
+    try:
+        network = entry.load()
+    except Exception as error:
+        raise ValueError(f"the network {entry.name!r} of {entry.value} cannot be imported: {error}") from error
+    if not (isinstance(network, type) and issubclass(network, FusionModel)):
+        raise ValueError(f"the network {entry.name!r} of {entry.value} is no subclass of FusionModel")
+    return network
 
 
 def model_class(name: str) -> type[FusionModel]:
@@ -49,6 +84,8 @@ def model_class(name: str) -> type[FusionModel]:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, the name of a model, got {type(name).__name__}")
+    if name not in _NETWORKS and name in _added(tuple(sys.path)):
+        return _of_package(_added(tuple(sys.path))[name])
     if name not in _NETWORKS:
         known = list_models()
         raise ValueError(f"unknown model {name!r}{closest(name.lower(), known)}; known: {', '.join(known)}")

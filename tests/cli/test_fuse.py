@@ -83,7 +83,7 @@ def test_own_checkpoint_names_its_network(folders, tmp_path: Path) -> None:
         ({"--resize": "both"}, "resize"),
         ({"--tile": "3"}, "tile"),
         ({"--checkpoint": "absent.pth", "--model": "psfusion"}, "absent.pth"),
-        ({"--checkpoint": "weights.pth"}, "--model"),
+        ({"--checkpoint": "weights.pth"}, "there is no file weights.pth, and no network of that name"),
         ({"--semantic": "absent.npy"}, "absent.npy"),
         ({"--visible-mask": "absent.png"}, "absent.png"),
     ],

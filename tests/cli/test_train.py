@@ -78,7 +78,7 @@ def test_two_phases_from_a_folder_of_pairs(pairs: Path, tmp_path: Path) -> None:
         (("--set", "phases.fusion.patch=64"), "crop of 64x64 does not fit into a picture of 36x40"),
         (("--set", "config.chanels=3"), "unknown SMFNetConfig keyword 'chanels' .*mean 'channels'"),
         (("--data", "{root}/absent"), "absent"),
-        (("--weights", "{root}/absent"), "--weights must be a folder"),
+        (("--weights", "{root}/absent"), "there is no file .*absent"),
         (("--device", "toaster"), "--device toaster cannot be used here"),
         (("--workers", -1), "workers must be at least 0"),
         (("--guidance", "clip"), "takes no guidance"),

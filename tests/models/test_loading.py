@@ -223,13 +223,13 @@ def published_layouts() -> dict[str, dict[str, object]]:
     }
 
 
-LAYOUTS = [name for name in fb.list_models() if official._layout(name) is not None]
+LAYOUTS = [name for name in fb.list_models() if official.layout_of(name) is not None]
 
 
 class TestOfficial:
     @pytest.mark.parametrize("own", LAYOUTS)
     def test_each_layout_claims_its_own_checkpoint_alone(self, own):
-        layout = official._layout(own)
+        layout = official.layout_of(own)
         for name, checkpoint in published_layouts().items():
             assert (layout.unwrap(checkpoint) is not None) == (name == own), name
         for other in ({}, {"a": torch.ones(1)}, {0: torch.ones(1)}, {"model": None}):
@@ -267,7 +267,7 @@ class TestOfficial:
 
         monkeypatch.setattr(official.importlib, "import_module", broken)
         with pytest.raises(ModuleNotFoundError, match="numpie"):
-            official._layout("sgafusion")
+            official.layout_of("sgafusion")
 
 
 class TestKeyTables:
