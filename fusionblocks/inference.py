@@ -6,7 +6,7 @@ import functools
 import inspect
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fusionblocks.image import (
-    array_to_tensor,
     check_range,
     check_values,
     image_to_array,
@@ -25,6 +24,8 @@ from fusionblocks.image import (
     with_luma,
 )
 from fusionblocks.image.checks import check_pair
+from fusionblocks.image.convert import array_rows
+from fusionblocks.image.rows import Rows, Shape, WholeOnlyError, strip_rows
 from fusionblocks.models._packaged import has_random_weights
 from fusionblocks.models.base import FusionModel, closest, evaluating
 from fusionblocks.models.registry import DEFAULT_MODEL, create_model
@@ -33,6 +34,11 @@ from fusionblocks.optimization import optimize
 
 MOST_STRETCH = 0.02
 """How much the aspects of two pictures may differ when one is resized to the other's size."""
+STRIP_PIXELS = 2**18
+"""Pixels that are worked out at once: few enough for the memory, enough that the rows around a strip cost little."""
+WHOLE_PIXELS = 2**21
+"""Pixels above which a picture is not fused whole: half a gigabyte, at about 250 bytes a pixel."""
+
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -42,7 +48,7 @@ def fuse(
     *,
     model: nn.Module | str | None = None,
     resize: Literal["infrared", "visible"] | None = None,
-    tile: int | None = None,
+    tile: int | Literal["auto"] | None = "auto",
     thermal_range: tuple[float, float] | None = None,
     **guidance: Any,
 ) -> Any:
@@ -63,9 +69,10 @@ def fuse(
             within ``torch.compile``, ``DataParallel`` or an averaged copy.
         resize: Which of the two to resize when their sizes differ; ``None`` refuses such a pair. Pictures whose aspects
             differ by more than 2 % are refused too: one would be stretched.
-        tile: Longest side in pixels of the pieces that a large picture is cut into, which bounds the memory.
-            Pieces overlap by an eighth and are blended. ``None`` fuses the picture whole. Networks with global
-            attention see a piece at a time then, so the result differs a little.
+        tile: How large a picture is worked out at once, which bounds the memory. The result is that of the whole
+            picture up to rounding, without seams: what a network gathers of the whole picture it gathers first.
+            ``"auto"`` goes a strip of rows at a time above two megapixels, if the network can; an integer always
+            does, with strips of ``tile * tile`` pixels; ``None`` fuses the picture whole.
         thermal_range: What becomes black and white in the infrared picture, in its own units: counts, gray levels, or
             the values of floats. Use the same for a whole sequence, so that it does not flicker when something hot
             enters. ``None`` takes 16-bit counts by the picture's own range and the others as they are.
@@ -81,7 +88,7 @@ def fuse(
         FileNotFoundError: If a file does not exist.
         TypeError: If a picture is of an unknown kind or dtype, or the network takes no such guidance.
         ValueError: If a file cannot be read, a shape is no picture's, sizes or batches differ, values are not in
-            [0, 1], or the network's result is not finite.
+            [0, 1], the network's result is not finite, or ``tile`` is an integer and the network needs pictures whole.
 
     Example:
         >>> import numpy as np
@@ -93,11 +100,38 @@ def fuse(
         ((48, 65, 3), dtype('uint8'))
     """
     network = _network(model, visible)
-    inputs, colour = network_inputs(network, infrared, visible, resize, guidance, thermal_range)
+    device, dtype = _placement(network, visible)
+    pair = _open_pair(infrared, visible, resize, device, thermal_range)
+    guides = _guides(network, guidance, pair.visible.shape, device, dtype)
+    result = _Result(pair.visible.shape, visible)
     with torch.inference_mode(), evaluating(network):
-        fused = network(**inputs).fused if tile is None else _in_tiles(network, inputs, tile)
-        fused = colour_picture(network, fused, colour)
-    return in_kind(fused.clone(), visible)
+        for rows, fused in _fused(network, pair, guides, dtype, tile).strips():
+            result.write(rows, colour_picture(network, fused, pair.visible.read(rows.start, rows.stop)))
+    return result.picture()
+
+
+class Pair(NamedTuple):
+    """Both pictures by rows, float32 in [0, 1]: ``(B, 1, H, W)`` and ``(B, 3, H, W)``."""
+
+    infrared: Rows
+    visible: Rows
+
+
+def _open_pair(
+    infrared: Picture,
+    visible: Picture,
+    resize: str | None,
+    device: torch.device,
+    thermal_range: tuple[float, float] | None,
+) -> Pair:
+    """Return any pictures as a pair, checked; samples of eight or sixteen bits stay so until their rows are read."""
+    limits = None if thermal_range is None else check_range("thermal_range", thermal_range)
+    thermal = _picture_rows("infrared", infrared, thermal=True, limits=limits)
+    colour = _picture_rows("visible", visible)
+    thermal, colour = _same_size(thermal, colour, resize)
+    pair = Pair(thermal.map(lambda x: _luma(x).to(device)), colour.map(lambda x: _rgb(x).to(device)))
+    check_pair(*(picture.read(0, 1) for picture in pair))  # of batches; the sizes are the same by now
+    return pair
 
 
 def network_inputs(
@@ -113,17 +147,58 @@ def network_inputs(
     Beside it stands the visible picture ``(B, 3, H, W)`` in float32, for its colours.
     """
     device, dtype = _placement(network, visible)
-    limits = None if thermal_range is None else check_range("thermal_range", thermal_range)
-    thermal = _luma(_to_batch("infrared", infrared, thermal=True, limits=limits)).to(device)
-    colour = _rgb(_to_batch("visible", visible)).to(device)
-    thermal, colour = _same_size(thermal, colour, resize)
-    check_pair(thermal, colour)
-    guides = _guides(network, guidance, device, dtype)
-    for name, value in guides.items():
-        if name.endswith("mask") and value is not None and value.shape[2:] != colour.shape[2:]:
-            sizes = [f"{picture.shape[-2]}x{picture.shape[-1]}" for picture in (colour, value)]
-            raise ValueError(f"{name} must have the pair's size, {sizes[0]}, got {sizes[1]} (height x width)")
-    return {"infrared": thermal.to(dtype), "visible": colour.to(dtype), **guides}, colour
+    pair = _open_pair(infrared, visible, resize, device, thermal_range)
+    guides = _guides(network, guidance, pair.visible.shape, device, dtype)
+    return _whole(pair, guides, dtype), pair.visible.whole()
+
+
+def _whole(pair: Pair, guides: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {"infrared": pair.infrared.whole().to(dtype), "visible": pair.visible.whole().to(dtype), **guides}
+
+
+def _fused(
+    network: FusionModel, pair: Pair, guides: dict[str, Any], dtype: torch.dtype, tile: int | str | None
+) -> Rows:
+    """Return what the network's head emits, of the whole pair or by rows."""
+    if tile is not None and tile != "auto" and (not isinstance(tile, int) or tile < 64):
+        raise ValueError(f"tile must be an integer of at least 64 pixels, 'auto' or None, got {tile!r}")
+    batch, height, width = pair.visible.shape
+    if isinstance(tile, int) or (tile == "auto" and batch * height * width > WHOLE_PIXELS):
+        strip = strip_rows(batch * width, tile * tile if isinstance(tile, int) else STRIP_PIXELS)
+        try:
+            return network.by_rows(*(picture.map(lambda x: x.to(dtype)).in_strips(strip) for picture in pair))
+        except WholeOnlyError as reason:
+            if tile != "auto":
+                raise ValueError(
+                    f"{network.name!r} needs pictures whole, got tile={tile}: {reason}; leave tile away"
+                ) from reason
+    fused = network(**_whole(pair, guides, dtype)).fused
+    return Rows.of(fused, strip_rows(batch * width, STRIP_PIXELS))
+
+
+class _Result:
+    """The fused picture in the kind of the visible one, written strip by strip."""
+
+    def __init__(self, shape: Shape, kind: Picture) -> None:
+        self.kind = kind
+        batch, height, width = shape
+        if isinstance(kind, Tensor):
+            self.tensor = torch.empty(batch, 3, height, width, device=kind.device)
+        else:
+            self.array = np.empty((height, width, 3), np.uint8)
+
+    def write(self, rows: slice, strip: Tensor) -> None:
+        """Write some rows ``(B, 3, h, W)`` in [0, 1]."""
+        if isinstance(self.kind, Tensor):
+            self.tensor[:, :, rows] = strip
+        else:
+            self.array[rows] = tensor_to_array(strip[0])
+
+    def picture(self) -> Any:
+        """Return the picture."""
+        if isinstance(self.kind, Tensor):
+            return self.tensor if self.kind.ndim == 4 else self.tensor[0]
+        return self.array if isinstance(self.kind, np.ndarray) else Image.fromarray(self.array)
 
 
 def colour_picture(network: FusionModel, fused: Tensor, visible: Tensor) -> Tensor:
@@ -165,16 +240,16 @@ def _placement(network: FusionModel, visible: Picture) -> tuple[torch.device, to
     return visible.device if isinstance(visible, Tensor) else torch.device("cpu"), torch.float32
 
 
-def _to_batch(
+def _picture_rows(
     name: str, picture: Picture, *, thermal: bool = False, limits: tuple[float, float] | None = None
-) -> Tensor:
-    """Return any picture as a float tensor ``(B, C, H, W)`` in [0, 1]."""
+) -> Rows:
+    """Return any picture by rows ``(B, C, H, W)``, float32 in [0, 1]."""
     if isinstance(picture, str | Path):
         picture = read_image(picture, any_float=limits is not None)
     elif isinstance(picture, Image.Image):
         picture = image_to_array(picture, name)
     if isinstance(picture, np.ndarray):
-        return array_to_tensor(name, picture, thermal=thermal, limits=limits)[None]
+        return array_rows(name, picture, thermal=thermal, limits=limits)
     if not isinstance(picture, Tensor):
         raise TypeError(f"{name} must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
     if picture.ndim not in (3, 4) or picture.shape[-3] not in (1, 3) or 0 in picture.shape:
@@ -184,12 +259,13 @@ def _to_batch(
     if limits is not None and not picture.is_complex() and picture.dtype != torch.bool:
         low, high = limits
         picture = ((picture.double() - low) / (high - low)).clamp(0, 1).float()
-    elif picture.dtype == torch.uint8:
-        picture = picture.float() / 255
-    if not torch.is_floating_point(picture):
+    full = 255 if picture.dtype == torch.uint8 else 1
+    if full == 1 and not torch.is_floating_point(picture):
         raise TypeError(f"{name} must be uint8 or float in [0, 1], got {picture.dtype}")
-    check_values(name, picture)
-    return picture.float().reshape(-1, *picture.shape[-3:])
+    if full == 1:
+        check_values(name, picture)
+    picture = picture.reshape(-1, *picture.shape[-3:])
+    return Rows.of(picture, picture.shape[2]).map(lambda x: x.float() / full)
 
 
 def _luma(picture: Tensor) -> Tensor:
@@ -200,11 +276,11 @@ def _rgb(picture: Tensor) -> Tensor:
     return picture if picture.shape[1] == 3 else picture.expand(-1, 3, -1, -1)
 
 
-def _same_size(infrared: Tensor, visible: Tensor, resize: str | None) -> tuple[Tensor, Tensor]:
+def _same_size(infrared: Rows, visible: Rows, resize: str | None) -> tuple[Rows, Rows]:
     """Resize the picture that ``resize`` names, or refuse two sizes."""
     if resize not in (None, "infrared", "visible"):
         raise ValueError(f"resize must be None, 'infrared' or 'visible', got {resize!r}")
-    sizes = [(picture.shape[-2], picture.shape[-1]) for picture in (infrared, visible)]
+    sizes = [picture.shape[1:] for picture in (infrared, visible)]
     if sizes[0] == sizes[1]:
         return infrared, visible
     if resize is None:
@@ -232,11 +308,13 @@ def check_aspects(infrared: tuple[int, int], visible: tuple[int, int]) -> None:
         )
 
 
-def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+def _resized(picture: Rows, size: tuple[int, int]) -> Rows:
+    return Rows.of(F.interpolate(picture.whole(), size, mode="bicubic", antialias=True).clamp(0, 1), size[0])
 
 
-def _guides(network: FusionModel, guidance: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def _guides(
+    network: FusionModel, guidance: dict[str, Any], shape: Shape, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
     """Return the guidance as batched tensors beside the pair, refusing names that the network does not take."""
     known = [name for name in inspect.signature(network.forward).parameters if name not in ("infrared", "visible")]
     guides = {}
@@ -246,6 +324,9 @@ def _guides(network: FusionModel, guidance: dict[str, Any], device: torch.device
             raise TypeError(f"{network.name!r} takes no guidance {name!r}{closest(name, known)}; {takes}")
         if name.endswith("mask") and value is not None:
             value = _mask(name, value)
+            if value.shape[2:] != shape[1:]:
+                sizes = [f"{height}x{width}" for height, width in (shape[1:], value.shape[2:])]
+                raise ValueError(f"{name} must have the pair's size, {sizes[0]}, got {sizes[1]} (height x width)")
         elif isinstance(value, np.ndarray):
             value = torch.from_numpy(np.ascontiguousarray(value))
         if isinstance(value, Tensor):
@@ -258,7 +339,7 @@ def _guides(network: FusionModel, guidance: dict[str, Any], device: torch.device
 def _mask(name: str, value: Any) -> Tensor:
     """Return a mask of any kind as a float tensor ``(B, 1, H, W)`` in [0, 1]."""
     if isinstance(value, str | Path | Image.Image):
-        return _luma(_to_batch(name, value))
+        return _luma(_picture_rows(name, value).whole())
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.ascontiguousarray(value))
     if not isinstance(value, Tensor):
@@ -272,55 +353,8 @@ def _mask(name: str, value: Any) -> Tensor:
     return value.reshape(*[1] * (4 - value.ndim), *value.shape)
 
 
-def _in_tiles(network: FusionModel, pair: dict[str, Any], tile: int) -> Tensor:
-    """Fuse overlapping pieces and blend them with weights that fall linearly towards each piece's border."""
-    if not isinstance(tile, int) or tile < 64:
-        raise ValueError(f"tile must be an integer of at least 64 pixels, got {tile!r}")
-    if any(name not in pair for name in network.guidance_names):
-        # a guide sees the picture whole
-        pair = {**network.ask_guide(pair["infrared"], pair["visible"]), **pair}
-    height, width = pair["infrared"].shape[-2:]
-    total: Tensor | None = None
-    weights: Tensor | None = None
-    for rows in _spans(height, tile):
-        for columns in _spans(width, tile):
-            piece = {
-                name: value[..., rows, columns]
-                if isinstance(value, Tensor) and value.shape[-2:] == (height, width)
-                else value
-                for name, value in pair.items()
-            }
-            fused = network(**piece).fused.float()
-            if total is None or weights is None:
-                total = fused.new_zeros(*fused.shape[:2], height, width)
-                weights = fused.new_zeros(height, width)
-            window = torch.outer(_ramp(fused.shape[-2], tile), _ramp(fused.shape[-1], tile)).to(fused)
-            total[..., rows, columns] += fused * window
-            weights[rows, columns] += window
-    assert total is not None and weights is not None  # noqa: S101 -- a picture has at least one piece
-    return total / weights
-
-
-def _spans(length: int, tile: int) -> list[slice]:
-    """Return overlapping spans of at most ``tile`` that cover ``length``, as even as can be."""
-    if length <= tile:
-        return [slice(0, length)]
-    count = -(-(length - tile // 8) // (tile - tile // 8))
-    starts = [round(i * (length - tile) / (count - 1)) for i in range(count)]
-    return [slice(start, start + tile) for start in starts]
-
-
-def _ramp(length: int, tile: int) -> Tensor:
-    """Return blending weights along a piece: 1 inside, falling towards both ends over the overlap, never 0."""
-    overlap = max(tile // 8, 1)
-    distance = torch.arange(1, length + 1).minimum(torch.arange(length, 0, -1))
-    return (distance / overlap).clamp(max=1)
-
-
 def in_kind(fused: Tensor, visible: Picture) -> Any:
     """Return the fused batch in the kind of the visible picture."""
-    if isinstance(visible, Tensor):
-        fused = fused.to(visible.device)
-        return fused if visible.ndim == 4 else fused[0]
-    array = tensor_to_array(fused[0])
-    return array if isinstance(visible, np.ndarray) else Image.fromarray(array)
+    result = _Result(Shape(fused.shape[0], fused.shape[2], fused.shape[3]), visible)
+    result.write(slice(None), fused)
+    return result.picture()

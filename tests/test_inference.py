@@ -14,6 +14,7 @@ import fusionblocks as fb
 from fusionblocks.image import luma, rgb_to_ycbcr
 from fusionblocks.inference import _default_network
 from fusionblocks.models.base import FusionModel, FusionOutput
+from tests.helpers.networks import NARROW
 
 
 @pytest.fixture
@@ -38,6 +39,9 @@ class CopyVisible(FusionModel):
         super().__init__(config, **options)
         self.unused = nn.Linear(1, 1)
         self.was_training: bool | None = None
+
+    def reach(self) -> int:
+        return 0
 
     def forward(self, infrared: torch.Tensor, visible: torch.Tensor) -> FusionOutput:
         self.was_training = self.training
@@ -193,11 +197,21 @@ def test_tiles_cover_the_picture_without_seams() -> None:
     whole = fb.fuse(infrared, visible, model=copy_with(emit))
     pieces.clear()
     tiled = fb.fuse(infrared, visible, model=copy_with(emit), tile=64)
-    assert len(pieces) > 6
-    assert max(max(piece) for piece in pieces) <= 64
+    assert len(pieces) == 8
+    assert max(height * width for height, width in pieces) <= 64 * 64
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="tile"):
         fb.fuse(infrared, visible, tile=8)
+
+
+@pytest.mark.parametrize("name", ["psfusion", "sgafusion", "sgdfuse", "smfnet"])
+def test_networks_that_need_pictures_whole_refuse_pieces_with_the_reason(name: str) -> None:
+    pair = np.zeros((64, 80), np.uint8), np.zeros((64, 80, 3), np.uint8)
+    model = (
+        fb.create_model(name, **NARROW.get(name, {})) if name != "sgdfuse" else fb.SGDFuse(channels=8, norm_groups=4)
+    )
+    with pytest.raises(ValueError, match=f"'{name}' needs pictures whole, got tile=64: its .*leave tile away"):
+        fb.fuse(*pair, model=model, tile=64)
 
 
 def test_a_network_by_name_warns_of_random_weights() -> None:

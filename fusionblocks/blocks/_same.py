@@ -8,10 +8,13 @@ from torch import nn
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether somebody hooked into a module, compiled it, or gave the object a forward pass of its own."""
+    """Whether somebody hooked into a module, compiled it, or gave the object a forward pass of its own.
+
+    A hook that changes nothing but dtypes and outputs that nobody wants says so: it ``is_neutral``.
+    """
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return (
-        any(getattr(module, name) for name in hooks)
+        any(not getattr(hook, "is_neutral", False) for name in hooks for hook in getattr(module, name).values())
         or "forward" in vars(module)
         or module._compiled_call_impl is not None
     )

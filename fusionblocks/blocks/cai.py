@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fusionblocks.blocks._by_rows import known_reach, must_own
 from fusionblocks.blocks._checks import check_alike, check_divisible, check_features
 from fusionblocks.blocks._reach import in_a_row, side_by_side
 from fusionblocks.blocks.channel_attention import CrossChannelAttention
 from fusionblocks.blocks.inverted_residual import InvertedResidual
 from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
+from fusionblocks.image.rows import Rows
 
 
 class DetailNode(nn.Module):
@@ -123,7 +125,18 @@ class CAI(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Extract the detail features ``(B, C, H, W)`` of a feature map ``(B, C, H, W)``."""
         check_features("x", x, self.channels)
-        first, second = split_channels(x)
-        guided_first = self.attention(guide=second, value=first)
-        guided_second = self.attention(guide=first, value=second)
-        return torch.cat(self.coupling(guided_first, guided_second), dim=1)
+        guided = (self.attention(guide=guide, value=value) for guide, value in _both_ways(x))
+        return torch.cat(self.coupling(*guided), dim=1)
+
+    def by_rows(self, x: Rows) -> Rows:
+        """Return the same of a map by rows: a sweep for the attention of both directions, then rows on demand."""
+        must_own(self.attention, "over")
+        attend, sees = self.attention.over(x, _both_ways)
+        reach = sees + known_reach(self.coupling)
+        return x.map(lambda x: torch.cat(self.coupling(*attend(x)), dim=1), reach=reach)
+
+
+def _both_ways(x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return the guide and the value of both directions."""
+    first, second = split_channels(x)
+    return [(second, first), (first, second)]

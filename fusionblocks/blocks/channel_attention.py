@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
+from fusionblocks.blocks._by_rows import known_reach
 from fusionblocks.blocks._checks import check_alike, check_divisible, check_features
+from fusionblocks.blocks._gram import Gram, mix
 from fusionblocks.blocks._same import is_a, is_watched
+from fusionblocks.image.rows import Rows
 from fusionblocks.ops import channel_attention
 
 # Shapes: B batch, C channels, H W picture, heads x c = C
@@ -61,6 +67,22 @@ class ChannelAttention(nn.Module):
         check_features("x", x, self.channels)
         query, key, value = self._mixed(x).chunk(3, dim=1)
         return _attend(query, key, value, self.temperature, self.project)
+
+    def over(self, x: Rows) -> tuple[Callable[[Tensor], Tensor], int]:
+        """Return what the attention over a map by rows makes of some of its rows, and the rows that this sees.
+
+        The map is swept once, when the first rows are asked for.
+        """
+        sees = known_reach(self.qkv, self.qkv_local, self.project)
+
+        @functools.cache
+        def matrix() -> Tensor:
+            gram = Gram()
+            for _, strip in x.map(lambda x: self._mixed(x)[:, : 2 * self.channels], reach=sees).strips():
+                gram.add(*strip.chunk(2, dim=1))
+            return gram.matrix(self.temperature, self.project)
+
+        return lambda x: mix(matrix(), self._mixed(x)[:, 2 * self.channels :], self.project), sees
 
     def _mixed(self, x: Tensor) -> Tensor:
         """Return query, key and value ``(B, 3 C, H, W)``, projected and mixed with their neighbourhood."""
@@ -138,9 +160,46 @@ class CrossChannelAttention(nn.Module):
             The feature map ``(B, C, H, W)`` of ``value``'s content, mixed as ``guide`` asks.
         """
         check_alike(self.channels, guide=guide, value=value)
+        return _attend(*self._mixed(guide, value), self.temperature, self.project)
+
+    def _mixed(self, guide: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return query, key and content, each ``(B, C, H, W)``."""
         query = self.query_local(self.query(guide))
         key, content = self.key_value_local(self.key_value(value)).chunk(2, dim=1)
-        return _attend(query, key, content, self.temperature, self.project)
+        return query, key, content
+
+    def over(
+        self, x: Rows, pairs: Callable[[Tensor], list[tuple[Tensor, Tensor]]]
+    ) -> tuple[Callable[[Tensor], list[Tensor]], int]:
+        """Return what attention over a map by rows makes of some of its rows, and the rows that this sees.
+
+        The map is swept once for all pairs, when the first rows are asked for.
+
+        Args:
+            x: The map.
+            pairs: From rows of the map to guides and values.
+        """
+        sees = max(known_reach(self.query, self.query_local), known_reach(self.key_value, self.key_value_local))
+        sees += known_reach(self.project)
+
+        def asked(x: Tensor) -> Tensor:
+            return torch.cat([part for pair in pairs(x) for part in self._mixed(*pair)[:2]], dim=1)
+
+        @functools.cache
+        def matrices() -> list[Tensor]:
+            grams: list[Gram] = []
+            for _, strip in x.map(asked, reach=sees).strips():
+                parts = strip.split(self.channels, dim=1)
+                grams = grams or [Gram() for _ in parts[::2]]
+                for gram, query, key in zip(grams, parts[::2], parts[1::2], strict=True):
+                    gram.add(query, key)
+            return [gram.matrix(self.temperature, self.project) for gram in grams]
+
+        def attend(x: Tensor) -> list[Tensor]:
+            contents = (self._mixed(*pair)[2] for pair in pairs(x))
+            return [mix(matrix, content, self.project) for matrix, content in zip(matrices(), contents, strict=True)]
+
+        return attend, sees
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, project: nn.Conv2d) -> Tensor:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from fusionblocks.blocks._by_rows import known_reach, must_own, run
 from fusionblocks.blocks._checks import check_features, check_positive
 from fusionblocks.blocks._reach import in_a_row
 from fusionblocks.blocks.channel_attention import ChannelAttention
+from fusionblocks.image.rows import Rows
 
 
 class LeFF(nn.Module):
@@ -92,3 +94,10 @@ class TransformerBlock(nn.Module):
         check_features("x", x, self.channels)
         x = x + self.attention(self.norm1(x))
         return x + self.feed_forward(self.norm2(x))
+
+    def by_rows(self, x: Rows) -> Rows:
+        """Return the same of a map by rows: a sweep for the attention, then rows on demand."""
+        must_own(self.attention, "over")
+        attend, sees = self.attention.over(run(self.norm1, x))
+        x = x.map(lambda x: x + attend(self.norm1(x)), reach=sees)
+        return x.map(lambda x: x + self.feed_forward(self.norm2(x)), reach=known_reach(self.norm2, self.feed_forward))

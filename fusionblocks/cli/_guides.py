@@ -71,7 +71,7 @@ def _device(network: Any) -> torch.device:
     return next(network.parameters()).device
 
 
-def open_report(network: Any, folder: Path, tile: int | None) -> None:
+def open_report(network: Any, folder: Path, pieces: bool) -> None:
     """Make the folder of the experts' report.
 
     Raises:
@@ -81,7 +81,7 @@ def open_report(network: Any, folder: Path, tile: int | None) -> None:
     """
     from fusionblocks.experts import mixtures_of, new_figure
 
-    if tile is not None:
+    if pieces:
         raise ValueError("--experts needs pictures whole: leave --tile away")
     mixtures_of(network)
     new_figure(1, 1)

@@ -45,7 +45,12 @@ def fuse(
         tuple[float, float] | None,
         typer.Option(metavar="LOW HIGH", help="What is black and white in infrared, in counts or gray levels."),
     ] = None,
-    tile: Annotated[int | None, typer.Option(help="Fuse large pictures in pieces of this many pixels.")] = None,
+    tile: Annotated[
+        str,
+        typer.Option(
+            help="Work large pictures out in strips: 'auto', 'none', or as many pixels as a square this wide."
+        ),
+    ] = "auto",
     semantic: Annotated[
         Path | None, typer.Option(help="CLIP embedding for sgafusion: a .npy file of 512 numbers.")
     ] = None,
@@ -83,7 +88,7 @@ def fuse(
         network = optimize(open_network(model, checkpoint, set or []).to(place), outputs=("fused",))
         attach_guide(network, guidance, guidance_checkpoint, guidance_adapters, cache)
         if experts is not None:
-            open_report(network, experts, tile)
+            open_report(network, experts, tile not in ("auto", "none"))
         folders = infrared.is_dir() or visible.is_dir()
         if folders:
             listing = pair_folders(infrared, visible)
@@ -104,7 +109,7 @@ def fuse(
                 raise ValueError(f"--output {output} is one of the inputs; it would be overwritten")
             targets = [output]
         guides = _Guides(semantic, infrared_mask, visible_mask)
-        options = {"model": network, "resize": resize, "tile": tile, "thermal_range": thermal_range}
+        options = {"model": network, "resize": resize, "tile": _tile(tile), "thermal_range": thermal_range}
         if not folders:
             _fuse_one(pairs[0], targets[0], skip_existing, guides, options, experts)
             out.print(f"{targets[0]}", highlight=False)
@@ -118,6 +123,15 @@ def fuse(
     out.print(f"{done} pictures in {output}, {len(failures)} skipped", highlight=False)
     if failures:
         raise typer.Exit(SOME_FAILED)
+
+
+def _tile(value: str) -> int | str | None:
+    """Return what ``--tile`` says, as :func:`fusionblocks.fuse` takes it."""
+    if value in ("auto", "none"):
+        return None if value == "none" else value
+    if not value.isdecimal():
+        raise ValueError(f"--tile must be 'auto', 'none' or a number of pixels, got {value!r}")
+    return int(value)
 
 
 class _Guides:

@@ -27,6 +27,9 @@ _MODULES = {
     "check_range": ".thermal",
     "scale_range": ".thermal",
     "thermal_limits": ".thermal",
+    # maps by rows
+    "Rows": ".rows",
+    "WholeOnlyError": ".rows",
     # labels
     "VOID": ".labels",
     # filters

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks.image.checks import check_values
+from fusionblocks.image.rows import Rows, Shape
 from fusionblocks.image.thermal import check_range, scale_range, thermal_limits
 
 
@@ -35,10 +36,8 @@ def normalize_percentiles(array: np.ndarray, low: float = 0.5, high: float = 99.
         raise ValueError(f"low and high must satisfy 0 <= low < high <= 100, got {low} and {high}")
     floor, ceiling = np.percentile(array, (low, high))
     if ceiling <= floor:  # most counts are equal: what remains of the range is the outliers'
-        floor, ceiling = float(array.min()), float(array.max())
-    if ceiling <= floor:
-        return np.zeros(array.shape, np.float32)
-    return np.clip((array.astype(np.float64) - floor) / (ceiling - floor), 0, 1).astype(np.float32)
+        floor, ceiling = array.min(), array.max()
+    return scale_range(array, float(floor), float(ceiling))
 
 
 def array_to_tensor(
@@ -63,23 +62,41 @@ def array_to_tensor(
         >>> array_to_tensor("visible", np.full((4, 6, 3), 255, np.uint8)).shape
         torch.Size([3, 4, 6])
     """
+    return array_rows(name, array, thermal=thermal, limits=limits).whole()[0]
+
+
+def array_rows(
+    name: str, array: np.ndarray, *, thermal: bool = False, limits: tuple[float, float] | None = None
+) -> Rows:
+    """Return a picture array by rows ``(1, C, H, W)``, float32 in [0, 1]; see :func:`array_to_tensor`.
+
+    Integers stay as they are until their rows are asked for.
+    """
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
         raise ValueError(f"{name} must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
     array = array[:, :, None] if array.ndim == 2 else array[:, :, :3]
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if limits is not None and (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
-        scaled = scale_range(array, *check_range("limits", limits))
-    elif array.dtype == np.uint8:
-        scaled = array.astype(np.float32) / 255
-    elif array.dtype == np.uint16:
-        scaled = scale_range(array, *thermal_limits(array)) if thermal else array.astype(np.float32) / 65535
+    real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if limits is not None and real:
+        limits = check_range("limits", limits)
     elif np.issubdtype(array.dtype, np.floating):
-        scaled = array.astype(np.float32)
-    else:
+        array = array.astype(np.float32)
+        check_values(name, torch.from_numpy(array))
+    elif array.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"{name} must be uint8, uint16 or float in [0, 1], got dtype {array.dtype}")
-    tensor = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
-    check_values(name, tensor)
-    return tensor
+    if limits is None and thermal and array.dtype == np.uint16:
+        limits = thermal_limits(array)
+    full = {1: 255, 2: 65535}.get(array.dtype.itemsize, 1)
+
+    def read(first: int, last: int) -> Tensor:
+        part = array[first:last]
+        scaled = part.astype(np.float32) / full if limits is None else scale_range(part, *limits)
+        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None]
+
+    if limits is not None and np.issubdtype(array.dtype, np.floating):
+        check_values(name, torch.from_numpy(scale_range(array, *limits)))  # there may be NaN
+    height, width = array.shape[:2]
+    return Rows(read, Shape(1, height, width), height)
 
 
 def tensor_to_array(picture: Tensor) -> np.ndarray:

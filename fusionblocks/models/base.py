@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks.blocks._same import is_watched
+from fusionblocks.image.rows import Rows, WholeOnlyError
 
 Config = TypeVar("Config")
 
@@ -139,7 +140,8 @@ class FusionModel(
     (1: luma, 3: RGB), the tensors it takes beside the pair (``guidance_names``), the guides of
     ``fusionblocks.guidance`` that compute them (``guides``, the class of each by its short name), its paper and
     licence note, and writes ``__init__`` and ``forward``. One whose weights come with the library pins their SHA-256
-    in ``packaged_digest``. Options of ``__init__`` are the fields of the config. A part
+    in ``packaged_digest``. One that needs pictures whole says why in ``whole_because``; another defines ``by_rows``, or
+    just ``reach`` (see :func:`fusionblocks.blocks.reach`). Options of ``__init__`` are the fields of the config. A part
     with mixtures of experts that runs more than once a pass says in ``expert_passes`` what it sees each time.
 
     Args:
@@ -170,6 +172,7 @@ class FusionModel(
     guidance_names: ClassVar[tuple[str, ...]] = ()
     guides: ClassVar[Mapping[str, str]] = {}
     expert_passes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    whole_because: ClassVar[str] = ""
     packaged_digest: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     license_note: ClassVar[str] = ""
@@ -222,6 +225,25 @@ class FusionModel(
         if not self._guide:
             return {}
         return dict(zip(self.guidance_names, self._guide[0](infrared, visible), strict=True))
+
+    def by_rows(self, infrared: Rows, visible: Rows) -> Rows:
+        """Return the fused picture of a pair by rows: what the network makes of the whole pair, a strip at a time.
+
+        Args:
+            infrared: Infrared picture ``(B, 1, H, W)`` in [0, 1].
+            visible: Visible RGB picture ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            What ``fused`` would be, up to rounding.
+
+        Raises:
+            WholeOnlyError: If the network needs pictures whole; the message says why.
+        """
+        if self.whole_because:
+            raise WholeOnlyError(self.whole_because)
+        from fusionblocks.blocks._by_rows import known_reach  # which needs timm
+
+        return infrared.map(lambda *pair: self(*pair).fused, visible, reach=known_reach(self))
 
     def guide_options(self) -> dict[str, Any]:
         """Return the arguments that this network's configuration asks of a guide that is built by name."""

@@ -10,9 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionblocks.blocks import CAI, GradientResidualDense, TransformerBlock
-from fusionblocks.image import gaussian_blur, luma
+from fusionblocks.blocks._by_rows import must_own, run
+from fusionblocks.image import gaussian_blur, gaussian_kernel, luma
 from fusionblocks.image.checks import check_pair
+from fusionblocks.image.rows import Map, Rows, Shape, each, keep
 from fusionblocks.models.base import FusionModel, FusionOutput
+
+
+MOST_KEPT = 1.25e9
+"""Bytes of the features of both modalities up to which they are held when a picture is fused by rows."""
 
 
 @dataclass(frozen=True)
@@ -104,27 +110,65 @@ class FusionBlocksNet(FusionModel):
             The fused luma ``(B, 1, H, W)``.
         """
         check_pair(infrared, visible, visible_channels=(1, 3))
-        visible = luma(visible) if visible.shape[1] == 3 else visible
+        return FusionOutput(fused=self._fuse(infrared, luma(visible) if visible.shape[1] == 3 else visible))
+
+    def by_rows(self, infrared: Rows, visible: Rows) -> Rows:
+        """Return the fused luma of a pair by rows, see :meth:`FusionModel.by_rows`."""
+        must_own(self, "by_rows")
+        return self._fuse(infrared, visible.map(luma))
+
+    def _fuse(self, infrared: Map, visible: Map) -> Map:
         # one encoder for both modalities, which then see each other
-        both = self.edges(self.stem(self._shrink(infrared, visible)))
-        both = self.exchange(torch.cat(both.chunk(2), dim=1))
-        features = self.context(self.merge(both))
-        return FusionOutput(fused=self._blend(self.head(features), infrared, visible))
+        # by rows, what is most of the work is kept if there is room, else worked out twice
+        both = keep(run(self.edges, run(self.stem, self._shrink(infrared, visible))), MOST_KEPT)
+        both = run(self.exchange, each(lambda both: torch.cat(both.chunk(2), dim=1), both))
+        features = run(self.context, keep(run(self.merge, both)))
+        return self._blend(run(self.head, features), infrared, visible)
 
-    def _shrink(self, infrared: Tensor, visible: Tensor) -> Tensor:
+    def _shrink(self, infrared: Map, visible: Map) -> Map:
         """Return both, one after the other, with a margin and each square of pixels as channels."""
-        scale, border = self.config.scale, self.config.scale * self.config.margin
-        height, width = infrared.shape[-2:]
-        padding = (border, border + (-width) % scale, border, border + (-height) % scale)
-        return F.pixel_unshuffle(F.pad(torch.cat([infrared, visible]), padding, mode="replicate"), scale)
+        scale, margin = self.config.scale, self.config.margin
 
-    def _blend(self, weights: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        def shrink(infrared: Tensor, visible: Tensor, above: int, below: int) -> Tensor:
+            padding = (scale * margin, scale * margin + (-infrared.shape[-1]) % scale, above, below)
+            return F.pixel_unshuffle(F.pad(torch.cat([infrared, visible]), padding, mode="replicate"), scale)
+
+        if isinstance(infrared, Tensor):
+            return shrink(infrared, visible, scale * margin, scale * margin + (-infrared.shape[-2]) % scale)
+        batch, height, width = infrared.shape
+        smaller = Shape(2 * batch, *(-(-side // scale) + 2 * margin for side in (height, width)))
+
+        def read(first: int, last: int) -> Tensor:
+            rows = range((first - margin) * scale, (last - margin) * scale)
+            return shrink(infrared.read_repeated(rows), visible.read_repeated(rows), 0, 0)
+
+        return Rows(read, smaller, infrared.strip // scale)
+
+    def _blend(self, weights: Map, infrared: Map, visible: Map) -> Map:
         """Return the brighter source plus a weighted sum of pictures; the weights are small and have a margin."""
-        border = self.config.scale * self.config.margin
-        height, width = infrared.shape[-2:]
-        weights = F.interpolate(weights, scale_factor=self.config.scale, mode="bilinear")
-        weights = weights[..., border : border + height, border : border + width]
-        brighter = torch.maximum(infrared, visible)
-        details = (picture - gaussian_blur(picture, self.config.detail_sigma) for picture in (infrared, visible))
-        pictures = torch.cat([infrared, visible, brighter, *details, torch.ones_like(brighter)], dim=1)
-        return brighter + (weights * pictures).sum(dim=1, keepdim=True)
+        scale, sigma = self.config.scale, self.config.detail_sigma
+        border = scale * self.config.margin
+
+        def blend(weights: Tensor, infrared: Tensor, visible: Tensor, top: int) -> Tensor:
+            height, width = infrared.shape[-2:]
+            weights = F.interpolate(weights, scale_factor=scale, mode="bilinear")
+            weights = weights[..., top : top + height, border : border + width]
+            brighter = torch.maximum(infrared, visible)
+            details = (picture - gaussian_blur(picture, sigma) for picture in (infrared, visible))
+            pictures = torch.cat([infrared, visible, brighter, *details, torch.ones_like(brighter)], dim=1)
+            return brighter + (weights * pictures).sum(dim=1, keepdim=True)
+
+        if isinstance(infrared, Tensor):
+            return blend(weights, infrared, visible, border)
+        reach = gaussian_kernel(sigma).shape[0] // 2
+
+        def read(first: int, last: int) -> Tensor:
+            above, below = max(first - reach, 0), min(last + reach, infrared.shape.height)
+            # a row between two rows of weights is made of both
+            small_above = max((above + border) // scale - 1, 0)
+            small_below = min((below + border - 1) // scale + 2, weights.shape.height)
+            pair = infrared.read(above, below), visible.read(above, below)
+            fused = blend(weights.read(small_above, small_below), *pair, above + border - small_above * scale)
+            return fused[:, :, first - above : last - above]
+
+        return Rows(read, infrared.shape, infrared.strip)

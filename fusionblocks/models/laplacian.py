@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fusionblocks.image import gaussian_blur, laplacian_pyramid, luma, max_levels, reconstruct
+from fusionblocks.blocks._by_rows import must_own
+from fusionblocks.image import gaussian_blur, gaussian_kernel, laplacian_pyramid, luma, max_levels, reconstruct
 from fusionblocks.image.checks import check_pair
+from fusionblocks.image.rows import Rows
 from fusionblocks.models.base import FusionModel, FusionOutput
 
 
@@ -75,11 +77,31 @@ class Laplacian(FusionModel):
             The fused luma ``(B, 1, H, W)``.
         """
         check_pair(infrared, visible, visible_channels=(1, 3))
-        levels = min(self.config.levels, max_levels(*infrared.shape[-2:]))
+        levels = self._levels(*infrared.shape[-2:])
+        return FusionOutput(fused=self._fuse(infrared, luma(visible) if visible.shape[1] == 3 else visible, levels))
+
+    def by_rows(self, infrared: Rows, visible: Rows) -> Rows:
+        """Return the fused luma of a pair by rows, see :meth:`FusionModel.by_rows`."""
+        must_own(self, "by_rows")
+        levels = self._levels(infrared.shape.height, infrared.shape.width)
+        # a row of a detail is made of what the blur sees of two neighbouring levels, and is spread over all finer ones
+        radius = gaussian_kernel(self.config.window).shape[0] // 2
+        reach = max([2 ** (level - 1) * (radius + 8) for level in range(1, levels)], default=0)
+        return infrared.map(
+            lambda infrared, visible: self._fuse(infrared, luma(visible), levels),
+            visible,
+            reach=reach,
+            step=2 ** (levels - 1),
+        )
+
+    def _levels(self, height: int, width: int) -> int:
+        return min(self.config.levels, max_levels(height, width))
+
+    def _fuse(self, infrared: Tensor, visible: Tensor, levels: int) -> Tensor:
         *thermal, warm = laplacian_pyramid(infrared, levels)
-        *reflected, lit = laplacian_pyramid(luma(visible) if visible.shape[1] == 3 else visible, levels)
+        *reflected, lit = laplacian_pyramid(visible, levels)
         details = [self._stronger(a, b) for a, b in zip(thermal, reflected, strict=True)]
-        return FusionOutput(fused=reconstruct([*details, (warm + lit) / 2]))
+        return reconstruct([*details, (warm + lit) / 2])
 
     def _stronger(self, infrared: Tensor, visible: Tensor) -> Tensor:
         """Take each detail from the source whose neighbourhood holds more energy."""

@@ -131,6 +131,9 @@ class PSFusion(FusionModel):
     """
 
     name: ClassVar[str] = "psfusion"
+    whole_because: ClassVar[str] = (
+        "its trunk works at strides up to 32 and its attention looks from every place at every other"
+    )
     config_class: ClassVar[type] = PSFusionConfig
     config: PSFusionConfig
     paper: ClassVar[str] = "Rethinking the necessity of image fusion in high-level vision tasks (2023)"

@@ -122,6 +122,7 @@ class SGAFusion(FusionModel):
     """
 
     name = "sgafusion"
+    whole_because: ClassVar[str] = "its dehazing expert averages over the whole picture"
     config_class = SGAFusionConfig
     fused_channels = 3
     guidance_names = ("semantic",)

@@ -181,6 +181,9 @@ class SGDFuse(FusionModel):
     """
 
     name = "sgdfuse"
+    whole_because: ClassVar[str] = (
+        "its norms and its attention see all of the picture; SGDFusePipeline has tiles that blend"
+    )
     config_class = SGDFuseConfig
     fused_channels = 3
     guidance_names = ("infrared_mask", "visible_mask")

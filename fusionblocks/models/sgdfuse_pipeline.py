@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from torch import Tensor
 
 from fusionblocks.image.checks import check_pair, check_picture, check_values
-from fusionblocks.models._tiles import Parts, check_parts, in_parts
+from fusionblocks.image.tiles import Parts, check_parts, in_parts
 from fusionblocks.models.base import evaluating
 from fusionblocks.models.noise_conditioned_unet import NoiseConditionedUNet
 from fusionblocks.models.schedules import (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fusionblocks.image import crop, pad_to_multiple
 from fusionblocks.image.checks import check_picture
-from fusionblocks.models._tiles import Parts, in_parts
+from fusionblocks.image.tiles import Parts, in_parts
 from fusionblocks.models.schedules import Sampling
 
 # B batch, H and W the pair's size, h and w the next multiples that the U-Net can halve;

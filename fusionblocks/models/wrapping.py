@@ -59,6 +59,12 @@ class WrappedModel(FusionModel):
         self.name = config.label  # type: ignore[misc]
         self._hub_mixin_config = {"model": "wrapped", **dataclasses.asdict(config)}
 
+    def reach(self) -> int | None:
+        """Return the rows around a row that the module sees, see :func:`fusionblocks.blocks.reach`."""
+        from fusionblocks.blocks import reach  # which needs timm
+
+        return reach(self.wrapped)
+
     def forward(self, infrared: Tensor, visible: Tensor) -> FusionOutput:
         """Fuse a pair.
 

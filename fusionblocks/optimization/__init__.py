@@ -139,6 +139,9 @@ def _finish(model: Any, args: tuple[Any, ...], output: Any) -> Any:
     return output if settings.dtype is None else _cast(output, torch.float32)
 
 
+_cast_inputs.is_neutral = _finish.is_neutral = True  # type: ignore[attr-defined]
+
+
 def _cast(values: Any, dtype: torch.dtype) -> Any:
     """Return a structure of values with every floating-point tensor in a dtype."""
 

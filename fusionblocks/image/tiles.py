@@ -1,4 +1,8 @@
-"""Running a function over overlapping tiles of a picture and over slices of a batch, which bounds its memory."""
+"""Running a function over overlapping tiles of a picture and over slices of a batch, which bounds its memory.
+
+Tiles blend: the result is the whole one only where the function sees less than a quarter of the overlap. What can be
+had exactly goes by rows, see :mod:`fusionblocks.image.rows`.
+"""
 
 from __future__ import annotations
 

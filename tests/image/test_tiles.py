@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionblocks.models._tiles import Parts, check_parts, in_parts, spans, window
+from fusionblocks.image.tiles import Parts, check_parts, in_parts, spans, window
 
 KERNEL = torch.linspace(-1, 1, 25).view(1, 1, 5, 5)
 

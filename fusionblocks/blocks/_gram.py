@@ -1,0 +1,44 @@
+"""What channel attention gathers of a whole map, added up strip by strip."""
+
+from __future__ import annotations
+
+import torch
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+# Shapes: B batch, C channels, h W strip, heads x c = C
+
+EPS = 1e-12  # the operator's smallest norm
+
+
+class Gram:
+    """Products of queries and keys, and their squared norms, of the strips of a map together."""
+
+    def __init__(self) -> None:
+        self._sums: list[Tensor] = []
+
+    def add(self, query: Tensor, key: Tensor) -> None:
+        """Add a strip of queries and keys ``(B, C, h, W)``, every pixel once."""
+        query, key = (rearrange(x, "b c h w -> b (h w) c") for x in (query, key))
+        # of a strip in its own dtype, of the map in float64
+        products = [of_query.mT @ of_key for of_query, of_key in zip(query, key, strict=True)]
+        sums = [x.double() for x in (torch.stack(products), query.square().sum(dim=1), key.square().sum(dim=1))]
+        self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
+
+    def matrix(self, temperature: Tensor, project: nn.Conv2d) -> Tensor:
+        """Return the matrix ``(B, C_out, C)`` of attention and the projection behind it, to apply to the values."""
+        gram, query, key = self._sums
+        gram = gram / (query.sqrt().clamp_min(EPS)[:, :, None] * key.sqrt().clamp_min(EPS)[:, None])
+        # channels of one head alone attend to each other: the blocks on the diagonal
+        heads = temperature.shape[0]
+        blocks = rearrange(gram, "b (i c) (j d) -> b i j c d", i=heads, j=heads).diagonal(dim1=1, dim2=2)
+        attention = (rearrange(blocks, "b c d heads -> b heads c d") * temperature.double()).softmax(dim=-1)
+        weight = rearrange(project.weight.double(), "out (heads c) 1 1 -> out heads c", heads=heads)
+        matrix = einsum(weight, attention, "out heads c, b heads c d -> b out heads d")
+        return rearrange(matrix, "b out heads d -> b out (heads d)")
+
+
+def mix(matrix: Tensor, value: Tensor, project: nn.Conv2d) -> Tensor:
+    """Return the channels of a strip of values ``(B, C, h, W)`` mixed by a matrix, with the projection's bias."""
+    mixed = einsum(matrix.to(value.dtype), value, "b out c, b c h w -> b out h w")
+    return mixed if project.bias is None else mixed + rearrange(project.bias, "c -> c 1 1").to(mixed.dtype)
