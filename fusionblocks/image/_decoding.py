@@ -101,7 +101,8 @@ def pixels(image: Image.Image, raw: bool = False) -> np.ndarray:
 
 
 def _check_size(width: int, height: int) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
+    # Pillow warns from its limit on and refuses from twice that on
+    limit = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
     size = f"{height}x{width} (height x width)"
     if width < 1 or height < 1:
         raise ValueError(f"it has no pixels: {size}")

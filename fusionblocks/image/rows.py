@@ -10,7 +10,16 @@ from torch import Tensor
 
 
 class WholeOnlyError(ValueError):
-    """Something can only be worked out of a picture that is there whole; the message says what, and why."""
+    """Something can only be worked out of a picture that is there whole.
+
+    Args:
+        reason: What, and why.
+
+    No example: raised by networks that are asked for a picture by rows and need it whole.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
 
 
 class Shape(NamedTuple):

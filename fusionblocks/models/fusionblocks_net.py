@@ -16,7 +16,6 @@ from fusionblocks.image.checks import check_pair
 from fusionblocks.image.rows import Map, Rows, Shape, each, keep
 from fusionblocks.models.base import FusionModel, FusionOutput
 
-
 MOST_KEPT = 1.25e9
 """Bytes of the features of both modalities up to which they are held when a picture is fused by rows."""
 
