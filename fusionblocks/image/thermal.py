@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 4
-"""Side of the squares whose medians stand for the scene: a few bad pixels do not move a median."""
+BLOCK = 8
+"""Side of the squares whose medians stand for the scene: bad pixels and clusters of them do not move a median."""
 LEAST_SPAN = 128
 """Counts between black and white, at least."""
 NOISE_SPAN = 32

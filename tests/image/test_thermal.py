@@ -46,6 +46,7 @@ BAD: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "any": lambda counts: salted(counts, tuple(range(0, 16384, 7))),
     "a few": lambda counts: salted(counts, (65535,), 0.012),
     "clusters": lambda counts: salted(counts, (0, 65535, 16383), side=2),
+    "hot clusters, 14 bits": lambda counts: salted(counts, (16383,), side=2),
     "rows": lambda counts: with_region(counts, slice(None, None, 20), ALL, 0),
     "columns": lambda counts: with_region(counts, ALL, slice(None, None, 20), 65535),
     "no data above": lambda counts: with_region(counts, slice(0, 20), ALL, 0),
