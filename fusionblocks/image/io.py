@@ -49,8 +49,8 @@ def read_image(path: str | os.PathLike[str], *, raw: bool = False, any_float: bo
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is no picture of these formats, or is damaged or truncated, or holds several pictures,
-            more than twice ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (179 million), or samples of another depth. The message names the path
-            and the reason.
+            more pixels than twice ``PIL.Image.MAX_IMAGE_PIXELS`` (179 million), or samples of another depth. The
+            message names the path and the reason.
 
     Example:
         >>> import numpy as np

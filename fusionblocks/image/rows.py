@@ -110,7 +110,7 @@ class Rows:
         Args:
             most: Bytes above which it is worked out anew each time instead.
         """
-        source = self
+        source, undecided = self, True
 
         def read(first: int, last: int) -> Tensor:
             nonlocal source, undecided
@@ -120,7 +120,6 @@ class Rows:
             undecided = False
             return source.read(first, last)
 
-        undecided = True
         return Rows(read, self.shape, self.strip)
 
     def size(self) -> int:

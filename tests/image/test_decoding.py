@@ -309,9 +309,9 @@ def test_a_smaller_copy_beside_the_picture_is_no_second_one(tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG"])
 def test_more_pixels_than_the_limit(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved(Image.fromarray(GRAY8), kind)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH / 2)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", (HEIGHT * WIDTH + 1) // 2)
     assert read(tmp_path, data).shape == GRAY8.shape
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", (HEIGHT * WIDTH - 1) / 2)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", (HEIGHT * WIDTH - 1) // 2)
     refusal(tmp_path, data, f"its size 13x17 (height x width) exceeds the limit of {HEIGHT * WIDTH - 1} pixels")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert read(tmp_path, data).shape == GRAY8.shape
