@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fusionblocks.image import (
+    array_to_image,
     check_range,
     check_values,
     image_to_array,
@@ -198,7 +199,7 @@ class _Result:
         """Return the picture."""
         if isinstance(self.kind, Tensor):
             return self.tensor if self.kind.ndim == 4 else self.tensor[0]
-        return self.array if isinstance(self.kind, np.ndarray) else Image.fromarray(self.array)
+        return self.array if isinstance(self.kind, np.ndarray) else array_to_image(self.array)
 
 
 def colour_picture(network: FusionModel, fused: Tensor, visible: Tensor) -> Tensor:

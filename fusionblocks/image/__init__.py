@@ -49,6 +49,7 @@ _MODULES = {
     # reading and writing
     "READABLE_SUFFIXES": ".io",
     "WRITABLE_SUFFIXES": ".io",
+    "array_to_image": ".io",
     "image_to_array": ".io",
     "read_image": ".io",
     "write_image": ".io",

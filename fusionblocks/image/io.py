@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -106,6 +107,22 @@ def image_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
         raise ValueError(f"{name} cannot be read: {str(error) or type(error).__name__}") from error
 
 
+def array_to_image(array: np.ndarray) -> Image.Image:
+    """Return a picture array as a PIL image, without Pillow's warning of a picture that is large.
+
+    Args:
+        array: ``(H, W)`` uint8 or uint16, or ``(H, W, 3)`` uint8.
+
+    Example:
+        >>> import numpy as np
+        >>> from fusionblocks.image import array_to_image
+        >>> array_to_image(np.zeros((4, 6, 3), np.uint8)).size
+        (6, 4)
+    """
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        return Image.fromarray(array)
+
+
 def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """Write a picture whole or not at all: an existing file stays as it is until the new one is complete on disk.
 
@@ -171,7 +188,7 @@ def _encode(file: BinaryIO, array: np.ndarray, suffix: str) -> None:
             file, array, photometric=photometric, planarconfig=planar, compression="zlib", metadata=None, software=False
         )
         return
-    image = Image.fromarray(array)
+    image = array_to_image(array)
     if suffix in (".jpg", ".jpeg"):
         image.save(file, "JPEG", quality=95, subsampling="4:4:4")
     else:

@@ -179,3 +179,10 @@ def test_an_image_in_memory_is_turned_as_its_file_is(tmp_path: Path, orientation
         Image.fromarray(array).save(file, exif=exif)
         with Image.open(file) as image:
             assert np.array_equal(image_to_array(image), read_image(file))
+
+
+def test_a_large_picture_is_made_without_a_warning(tmp_path: Path, monkeypatch, recwarn) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    write_image(tmp_path / "large.png", np.zeros((6, 8), np.uint8))
+    assert read_image(tmp_path / "large.png").shape == (6, 8)
+    assert not [w for w in recwarn if w.category is Image.DecompressionBombWarning]
