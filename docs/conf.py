@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Accelerator|Any|Callable|Figure|Iterator|Iterable|Mapping|Path|Sequence|Tensor|optional|callable)"),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|slice|str|tuple|type|None|ellipsis|Ellipsis)"),
     (r"py:.*", r"\w+(Error|Warning)"),
-    (r"py:class", r"fusionblocks\.optimization\.Model"),  # a type variable
+    (r"py:class", r"fusionblocks\.optimization\.Module"),  # a type variable
     (r"py:class", r"fusionblocks\.models\.noise_conditioned_unet\.StrictLoading"),  # a mixin of no use alone
     (r"py:class", r"SchedulerMixin"),
 ]

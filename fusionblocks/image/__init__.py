@@ -29,6 +29,7 @@ _MODULES = {
     "thermal_limits": ".thermal",
     # maps by rows
     "Rows": ".rows",
+    "Shape": ".rows",
     "WholeOnlyError": ".rows",
     # labels
     "VOID": ".labels",

@@ -29,6 +29,11 @@ class Shape(NamedTuple):
         batch: Pictures.
         height: Rows.
         width: Columns.
+
+    Example:
+        >>> from fusionblocks.image import Shape
+        >>> Shape(batch=1, height=480, width=640).width
+        640
     """
 
     batch: int
