@@ -56,33 +56,6 @@ def test_a_guided_network_fuses_pictures(query: str, patches: bool, size: tuple[
     assert not torch.allclose(fb.fuse(pair.infrared, pair.visible, model=model), fused, rtol=0, atol=1e-5)
 
 
-def test_a_guide_sees_the_whole_picture_when_the_network_sees_pieces() -> None:
-    torch.manual_seed(0)
-    guide = Colours()
-    model = fb.create_model("sgafusion", guidance=guide, **SMALL).eval()
-    pair = scene((90, 130))
-    tiled = fb.fuse(pair.infrared, pair.visible, model=model, tile=64)
-    assert guide.asked == [(1, 3, 90, 130)]
-    semantic = guide(pair.visible[None]).detach()
-    assert torch.equal(tiled, fb.fuse(pair.infrared, pair.visible, model=model, tile=64, semantic=semantic))
-    assert len(guide.asked) == 2
-
-
-def test_masks_of_a_guide_are_cut_with_the_picture() -> None:
-    torch.manual_seed(0)
-    asked = []
-
-    def masks(infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        asked.append(tuple(visible.shape))
-        return (infrared > 0.5).float(), (visible.mean(1, keepdim=True) > 0.5).float()
-
-    small = {"channels": 8, "norm_groups": 4, "transformer_channels": 8, "num_inference_steps": 2, "strength": 0.1}
-    model = fb.create_model("sgdfuse", guidance=masks, **small).eval()
-    pair = scene((70, 100))
-    assert fb.fuse(pair.infrared, pair.visible, model=model, tile=64).shape == (3, 70, 100)
-    assert asked == [(1, 3, 70, 100)]
-
-
 def test_wrong_guides_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"'clpi' is unknown \(did you mean 'clip'\?\); 'sgafusion' takes 'clip'"):
         fb.create_model("sgafusion", guidance="clpi")
