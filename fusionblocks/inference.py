@@ -38,7 +38,7 @@ MOST_STRETCH = 0.02
 STRIP_PIXELS = 2**18
 """Pixels that are worked out at once: few enough for the memory, enough that the rows around a strip cost little."""
 WHOLE_PIXELS = 2**21
-"""Pixels above which a picture is not fused whole: half a gigabyte, at about 250 bytes a pixel."""
+"""Pixels above which a picture is not fused whole, if the network can go by rows."""
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 

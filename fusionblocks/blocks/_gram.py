@@ -6,9 +6,9 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-# Shapes: B batch, C channels, h W strip, heads x c = C
+from fusionblocks.ops.channel_attention.reference import EPS
 
-EPS = 1e-12  # the operator's smallest norm
+# Shapes: B batch, C channels, h W strip, heads x c = C
 
 
 class Gram:
@@ -21,7 +21,7 @@ class Gram:
         """Add a strip of queries and keys ``(B, C, h, W)``, every pixel once."""
         query, key = (rearrange(x, "b c h w -> b (h w) c") for x in (query, key))
         # of a strip in its own dtype, of the map in float64
-        products = [of_query.mT @ of_key for of_query, of_key in zip(query, key, strict=True)]
+        products = [of_query.mT @ of_key for of_query, of_key in zip(query, key, strict=True)]  # bmm would copy
         sums = [x.double() for x in (torch.stack(products), query.square().sum(dim=1), key.square().sum(dim=1))]
         self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
 
@@ -38,7 +38,11 @@ class Gram:
         return rearrange(matrix, "b out heads d -> b out (heads d)")
 
 
-def mix(matrix: Tensor, value: Tensor, project: nn.Conv2d) -> Tensor:
-    """Return the channels of a strip of values ``(B, C, h, W)`` mixed by a matrix, with the projection's bias."""
-    mixed = einsum(matrix.to(value.dtype), value, "b out c, b c h w -> b out h w")
-    return mixed if project.bias is None else mixed + rearrange(project.bias, "c -> c 1 1").to(mixed.dtype)
+def mix(matrix: Tensor, x: Tensor, onto: Tensor | None = None) -> Tensor:
+    """Return the channels of ``x`` mixed by each picture's own matrix ``(B, C_out, C)``, added onto a map."""
+    pixels = rearrange(x, "b c h w -> b (h w) c")
+    if onto is None:
+        mixed = torch.bmm(pixels, matrix.mT)
+    else:
+        mixed = torch.baddbmm(rearrange(onto, "b c h w -> b (h w) c"), pixels, matrix.mT)
+    return rearrange(mixed, "b (h w) c -> b c h w", h=x.shape[2])

@@ -82,7 +82,7 @@ class ChannelAttention(nn.Module):
                 gram.add(*strip.chunk(2, dim=1))
             return gram.matrix(self.temperature, self.project)
 
-        return lambda x: mix(matrix(), self._mixed(x)[:, 2 * self.channels :], self.project), sees
+        return lambda x: _projected(matrix(), self._mixed(x)[:, 2 * self.channels :], self.project), sees
 
     def _mixed(self, x: Tensor) -> Tensor:
         """Return query, key and value ``(B, 3 C, H, W)``, projected and mixed with their neighbourhood."""
@@ -197,9 +197,16 @@ class CrossChannelAttention(nn.Module):
 
         def attend(x: Tensor) -> list[Tensor]:
             contents = (self._mixed(*pair)[2] for pair in pairs(x))
-            return [mix(matrix, content, self.project) for matrix, content in zip(matrices(), contents, strict=True)]
+            pairs_of = zip(matrices(), contents, strict=True)
+            return [_projected(matrix, content, self.project) for matrix, content in pairs_of]
 
         return attend, sees
+
+
+def _projected(matrix: Tensor, value: Tensor, project: nn.Conv2d) -> Tensor:
+    """Return the channels of rows of values mixed by a matrix, with the projection's bias."""
+    mixed = mix(matrix.to(value.dtype), value)
+    return mixed if project.bias is None else mixed + rearrange(project.bias, "c -> c 1 1").to(mixed.dtype)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, project: nn.Conv2d) -> Tensor:

@@ -150,9 +150,7 @@ class SMFNet(FusionModel):
     """
 
     name: ClassVar[str] = "smfnet"
-    whole_because: ClassVar[str] = (
-        "its channel attention takes statistics of the whole picture in many blocks, and its graph averages over it"
-    )
+    whole_because: ClassVar[str] = "its channel attention takes statistics of the whole picture in many blocks"
     config_class: ClassVar[type] = SMFNetConfig
     config: SMFNetConfig
     fused_channels: ClassVar[int] = 1

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from torch import Tensor, nn
 
 from fusionblocks.blocks._checks import check_features
+from fusionblocks.blocks._gram import Gram, mix
 from fusionblocks.blocks._reach import in_a_row, side_by_side
 from fusionblocks.blocks._same import is_a
 from fusionblocks.blocks.base_feature_extraction import ResidualTransformerGroup
@@ -21,8 +22,6 @@ from fusionblocks.optimization.rewriting import Rewrite, is_convolution, is_poin
 from fusionblocks.optimization.strips import empty_map, in_strips, pays, strips
 
 # Shapes: B batch, C channels, H W picture, heads x c = C, n pixels of a strip
-
-EPS = 1e-12  # the operator's smallest norm
 
 
 def gather(
@@ -48,43 +47,14 @@ def gather(
     Returns:
         The values ``(B, C, H, W)``, and the matrix ``(B, C_out, C)`` to apply to them.
     """
-    gram = squares_query = squares_key = None
-    values = onto
+    gram, values = Gram(), onto
     for strip in strips(maps[0], halo=halo, factor=factor):
         query, key, value = (strip.inner(x) for x in project(*(strip.of(x) for x in maps)))
         if values is None:
             values = empty_map(value, maps[0].shape[2])
         values[:, :, strip.top : strip.bottom] = value
-        exact = torch.promote_types(query.dtype, torch.float32)
-        query, key = (rearrange(x, "b c h w -> b (h w) c") for x in (query, key))
-        products = [of_query.mT @ of_key for of_query, of_key in zip(query, key, strict=True)]  # a bmm would copy both
-        parts = (
-            torch.stack(products).to(exact),
-            query.square().sum(dim=1).to(exact),
-            key.square().sum(dim=1).to(exact),
-        )
-        if gram is None:
-            gram, squares_query, squares_key = parts
-        else:
-            gram, squares_query, squares_key = gram + parts[0], squares_query + parts[1], squares_key + parts[2]
-    norms = squares_query.sqrt().clamp_min(EPS)[:, :, None] * squares_key.sqrt().clamp_min(EPS)[:, None]
-    # channels of one head alone attend to each other: the blocks on the diagonal
-    heads = temperature.shape[0]
-    blocks = rearrange(gram / norms, "b (i c) (j d) -> b i j c d", i=heads, j=heads).diagonal(dim1=1, dim2=2)
-    attention = (rearrange(blocks, "b c d heads -> b heads c d") * temperature.to(gram.dtype)).softmax(dim=-1)
-    weight = rearrange(output.weight, "out (heads c) 1 1 -> out heads c", heads=heads).to(gram.dtype)
-    matrix = einsum(weight, attention, "out heads c, b heads c d -> b out heads d")
-    return values, rearrange(matrix, "b out heads d -> b out (heads d)").to(values.dtype)
-
-
-def mix(matrix: Tensor, x: Tensor, onto: Tensor | None = None) -> Tensor:
-    """Return the channels of ``x`` mixed by each picture's own matrix ``(B, C_out, C)``, added onto a map."""
-    pixels = rearrange(x, "b c h w -> b (h w) c")
-    if onto is None:
-        mixed = torch.bmm(pixels, matrix.mT)
-    else:
-        mixed = torch.baddbmm(rearrange(onto, "b c h w -> b (h w) c"), pixels, matrix.mT)
-    return rearrange(mixed, "b (h w) c -> b c h w", h=x.shape[2])
+        gram.add(query, key)
+    return values, gram.matrix(temperature, output).to(values.dtype)
 
 
 @rewrites(ChannelAttention)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -24,15 +23,7 @@ class Fusion(Objective):
     """
 
     weights = {"intensity_max": 1.0, "joint_gradient": 10.0}
-
-    def __init__(
-        self,
-        network: nn.Module,
-        losses: Mapping[str, float] | None = None,
-        loss_options: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> None:
-        super().__init__(network, losses, loss_options)
-        self._takes_luma: bool | None = None
+    _takes_luma: bool | None = None
 
     def call(self, network: nn.Module, batch: Batch) -> Any:
         """Run a network on a batch's pairs, their luma if it takes that."""
