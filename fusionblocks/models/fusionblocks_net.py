@@ -18,6 +18,8 @@ from fusionblocks.models.base import FusionModel, FusionOutput
 
 MOST_KEPT = 1.25e9
 """Bytes of the features of both modalities up to which they are held when a picture is fused by rows."""
+FLAT = 16 / 255
+"""Span of a pair, from its darkest to its brightest pixel, below which ever less is added to the brighter source."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class FusionBlocksNet(FusionModel):
 
     Features at half the size see what is where; from them the head reads, for every place, how much of each of five
     pictures to add to the brighter source: both sources, the brighter one, and the fine detail of both. These weights
-    are smooth, so the network can lift contrast and choose a source, but cannot invent texture.
+    are smooth, so the network can lift contrast and choose a source, but cannot invent texture. Nor can it change the
+    level of a flat pair: with less than 16 of 255 levels between its darkest and its brightest pixel, the part that is
+    added shrinks with what there is, to nothing for a constant pair.
 
     ``create_model("fusionblocks")`` comes with trained weights; this class by itself starts from fresh ones, with which
     it returns the brighter source.
@@ -148,26 +152,40 @@ class FusionBlocksNet(FusionModel):
         scale, sigma = self.config.scale, self.config.detail_sigma
         border = scale * self.config.margin
 
-        def blend(weights: Tensor, infrared: Tensor, visible: Tensor, top: int) -> Tensor:
+        def blend(weights: Tensor, infrared: Tensor, visible: Tensor, top: int, share: Tensor) -> Tensor:
             height, width = infrared.shape[-2:]
             weights = F.interpolate(weights, scale_factor=scale, mode="bilinear")
             weights = weights[..., top : top + height, border : border + width]
             brighter = torch.maximum(infrared, visible)
             details = (picture - gaussian_blur(picture, sigma) for picture in (infrared, visible))
             pictures = torch.cat([infrared, visible, brighter, *details, torch.ones_like(brighter)], dim=1)
-            return brighter + (weights * pictures).sum(dim=1, keepdim=True)
+            return brighter + share * (weights * pictures).sum(dim=1, keepdim=True)
 
         if isinstance(infrared, Tensor):
-            return blend(weights, infrared, visible, border)
+            return blend(weights, infrared, visible, border, _contrast(_extremes(infrared, visible)))
+        share: list[Tensor] = []
         reach = gaussian_kernel(sigma).shape[0] // 2
 
         def read(first: int, last: int) -> Tensor:
+            if not share:
+                pairs = zip(infrared.strips(), visible.strips(), strict=True)
+                share.append(_contrast(torch.cat([_extremes(a, b) for (_, a), (_, b) in pairs], dim=1)))
             above, below = max(first - reach, 0), min(last + reach, infrared.shape.height)
             # a row between two rows of weights is made of both
             small_above = max((above + border) // scale - 1, 0)
             small_below = min((below + border - 1) // scale + 2, weights.shape.height)
             pair = infrared.read(above, below), visible.read(above, below)
-            fused = blend(weights.read(small_above, small_below), *pair, above + border - small_above * scale)
+            fused = blend(weights.read(small_above, small_below), *pair, above + border - small_above * scale, share[0])
             return fused[:, :, first - above : last - above]
 
         return Rows(read, infrared.shape, infrared.strip)
+
+
+def _extremes(infrared: Tensor, visible: Tensor) -> Tensor:
+    """Return the darkest and the brightest values of both maps, ``(B, 4)``."""
+    return torch.cat([f(dim=(2, 3)) for x in (infrared, visible) for f in (x.amin, x.amax)], dim=1)
+
+
+def _contrast(extremes: Tensor) -> Tensor:
+    """Return which part of ``FLAT`` a pair spans, at most 1, as ``(B, 1, 1, 1)``."""
+    return ((extremes.amax(1) - extremes.amin(1)) / FLAT).clamp(max=1).view(-1, 1, 1, 1)

@@ -39,6 +39,21 @@ class TestFusionBlocksNet(ModelTester):
         fused = self.run(self.make(), **inputs).fused
         torch.testing.assert_close(fused, torch.maximum(inputs["infrared"], luma(inputs["visible"])))
 
+    @pytest.mark.parametrize("level", [0, 7, 100, 255])
+    @pytest.mark.parametrize("tile", [None, 64])
+    def test_a_constant_pair_stays(self, trained: fb.FusionModel, level: int, tile: int | None) -> None:
+        pair = torch.full((1, 1, 80, 70), level / 255), torch.full((1, 3, 80, 70), level / 255)
+        fused = fb.fuse(*pair, model=trained, tile=tile)
+        torch.testing.assert_close(fused, pair[1], rtol=0, atol=1e-5)
+
+    def test_a_nearly_flat_picture_of_a_batch_is_left_alone_by_the_others(
+        self, trained: fb.FusionModel, scene: dict[str, torch.Tensor]
+    ) -> None:
+        flat = {name: 0.5 + x / 512 for name, x in scene.items()}
+        both = self.run(trained, **{name: torch.cat([scene[name], flat[name]]) for name in scene}).fused
+        torch.testing.assert_close(both[:1], self.run(trained, **scene).fused, rtol=0, atol=1e-5)
+        assert both[1:].max() - both[1:].min() < 2 / 512
+
     def test_takes_rgb_or_its_luma(self, trained: fb.FusionModel) -> None:
         inputs = self.inputs(2, 33, 40)
         colour = self.run(trained, **inputs).fused
