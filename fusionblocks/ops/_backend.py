@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from fusionblocks.ops._rows import nearest
+
 ENVIRONMENT = "FUSIONBLOCKS_BACKEND"
 AUTOMATIC = "auto"
-KNOWN = ("torch", "triton")  # names a user may ask for, of any operator
+KNOWN = ("torch", "sdpa", "triton")  # names a user may ask for, of any operator
 
 OPERATORS: dict[str, Operator] = {}
 
@@ -30,7 +32,8 @@ class backend:  # noqa: N801  (used as ``with backend("torch"):``)
     when it changes), whereas compiled code keeps the environment's value from the time when it was compiled.
 
     Args:
-        name: ``"torch"``, ``"triton"`` or ``"auto"`` (each operator chooses the fastest that can serve).
+        name: ``"torch"``, ``"triton"``, ``"sdpa"`` (of the operators that have it) or ``"auto"``: each operator chooses
+            by what was measured, see :func:`explain`.
 
     Raises:
         TypeError: If the name is not a string.
@@ -58,25 +61,49 @@ class backend:  # noqa: N801  (used as ``with backend("torch"):``)
         _THREAD.names = _names()[:-1]
 
 
+class Verdict(NamedTuple):
+    """Whether a backend serves a call of its own accord, and why or why not."""
+
+    serves: bool
+    why: object  # as text; most calls never ask for it
+
+
+def measured_to_win(operator: str, tensors: Sequence[Tensor]) -> Verdict:
+    """Judge a call by the row that was measured of its kind on a GPU."""
+    if not tensors:
+        return Verdict(False, "serves where it was measured to win")
+    if not tensors[0].is_cuda:
+        return Verdict(False, "serves on a CPU when asked for")
+    row = nearest(operator, tensors)
+    if row is None:
+        return Verdict(False, "serves when asked for, no such call was measured")
+    return Verdict(row.serves, row)
+
+
+def on_gpus(operator: str, tensors: Sequence[Tensor]) -> Verdict:
+    """Let a backend of PyTorch's own serve on a GPU."""
+    return Verdict(any(tensor.is_cuda for tensor in tensors), "serves on a GPU")
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to compute an operator.
 
     ``refuse`` gets the call's tensors, none when the question is general, and says why it cannot serve them, or None.
-    ``automatic`` is False for a backend that serves only when it is asked for.
+    ``judge`` gets the operator's name and the tensors, and says whether it serves them without being asked for.
     """
 
     name: str
     call: Callable[..., Any]
     refuse: Callable[[Sequence[Tensor]], str | None] | None = None
-    automatic: bool = True
+    judge: Callable[[str, Sequence[Tensor]], Verdict] = measured_to_win
 
     def reason_against(self, tensors: Sequence[Tensor]) -> str | None:
         return None if self.refuse is None else self.refuse(tensors)
 
 
 class Operator:
-    """An operator's backends, the fastest first; the last one is the reference and serves every call."""
+    """An operator's backends, the first to be asked first; the last one is the reference and serves every call."""
 
     def __init__(self, name: str, *backends: Backend) -> None:
         self.name = name
@@ -105,19 +132,19 @@ class Operator:
                 return f"{self.name} runs on {name}: asked for by {origin}"
             return f"{self.name} cannot run on {name}, asked for by {origin}: {reason}"
         chosen = self._first_that_serves(tensors).name
-        against = {known: self._reason_against(known, tensors) for known in KNOWN}
-        against |= {
-            known: "serves when asked for"
-            for known, candidate in self.backends.items()
-            if not candidate.automatic and against[known] is None
-        }
-        why = [f"{known}: {reason}" for known, reason in against.items() if reason is not None]
+        why = []
+        for candidate in list(self.backends.values())[:-1]:
+            against = candidate.reason_against(tensors) or candidate.judge(self.name, tensors).why
+            why.append(f"{candidate.name}: {against}")
+            if candidate.name == chosen:
+                break
         return f"{self.name} runs on {chosen}: chosen automatically" + (f" ({'; '.join(why)})" if why else "")
 
     def _first_that_serves(self, tensors: Sequence[Tensor]) -> Backend:
         *faster, reference = self.backends.values()
         for candidate in faster:
-            if candidate.automatic and candidate.reason_against(tensors) is None:
+            # what was measured is asked first: on a CPU that is the quicker answer
+            if candidate.judge(self.name, tensors).serves and candidate.reason_against(tensors) is None:
                 return candidate
         return reference
 

@@ -2,12 +2,14 @@
 
 How many registers a kernel takes, and so how many bytes of them it spills into slow memory, is known once it has been
 compiled, and differs from one release of Triton to the next, as the shared memory does. So a launcher names its
-settings, the best first, and the choice between them is made here, when the first call of its kind arrives. Nothing
+settings, the best first, and the choice between them is made here, when the first call of its kind arrives. Later calls
+of the kind launch the compiled kernel itself: Triton's own look-up would cost more than a short kernel runs. Nothing
 here imports triton.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,6 +18,9 @@ from torch import Tensor
 
 MOST_SPILLED = 64  # bytes a thread; what a larger tile saves in loads is worth a few registers in the cache
 REMEMBERED = 4096  # choices, after which they are made anew
+WARPS_OF_A_GROUP = 4  # that Hopper's matrix units serve together
+# products of TF32 in Hopper's instructions for groups of warps
+GROUP_PRODUCT_OF_TF32 = re.compile(r"wgmma\.mma_async\S*\.tf32")
 
 Setting = TypeVar("Setting", bound=Hashable)
 
@@ -51,35 +56,47 @@ def launch(
     Raises:
         RuntimeError: If the device has no room for any setting.
     """
-    setting = settings[0]
-    if len(settings) > 1 and type(kernel).__name__ != "InterpretedFunction":
-        key = (kernel.fn, settings, *map(_kind, call))
-        chosen = _CHOICES.get(key)
-        if chosen is None:
-            chosen = choose(kernel, settings, prepare)
-            if len(_CHOICES) >= REMEMBERED:
-                _CHOICES.clear()
-            _CHOICES[key] = chosen
-        setting = chosen
+    if type(kernel).__name__ == "InterpretedFunction":
+        plan = prepare(settings[0])
+        kernel[(plan.programs,)](*plan.arguments, **plan.constants)
+        return plan.results
+    key = (kernel.fn, settings, *map(_kind, call))
+    choice = _CHOICES.get(key)
+    if choice is None:
+        choice = choose(kernel, settings, prepare)
+        if len(_CHOICES) >= REMEMBERED:
+            _CHOICES.clear()
+        _CHOICES[key] = choice
+    setting, compiled, constants = choice
     plan = prepare(setting)
-    kernel[(plan.programs,)](*plan.arguments, **plan.constants)
+    compiled[(plan.programs, 1, 1)](*plan.arguments, *constants)
     return plan.results
 
 
-def choose(kernel: Any, settings: tuple[Setting, ...], prepare: Callable[[Setting], Launch]) -> Setting:
-    """Compile one setting after the other and return the first that fits, or else the one that spills least."""
-    spills: dict[Setting, int] = {}
+def choose(
+    kernel: Any, settings: tuple[Setting, ...], prepare: Callable[[Setting], Launch]
+) -> tuple[Setting, Any, tuple[Any, ...]]:
+    """Compile one setting after the other and return the first that fits, or else the one that spills least.
+
+    Returns:
+        The setting, the kernel compiled for it, and the constants in the order of the kernel's arguments.
+    """
+    best: tuple[int, Any] | None = None
     for setting in settings:
         plan = prepare(setting)
-        spilled = spilled_bytes(kernel.warmup(*plan.arguments, grid=(plan.programs,), **plan.constants))
-        if spilled is None:
+        compiled = kernel.warmup(*plan.arguments, grid=(plan.programs,), **plan.constants)
+        spilled = spilled_bytes(compiled)
+        if spilled is None or divides_columns_of_tf32(compiled):
             continue
+        if best is None or spilled < best[0]:
+            names = kernel.arg_names[len(plan.arguments) :]
+            best = spilled, (setting, compiled, tuple(plan.constants[name] for name in names))
         if spilled <= MOST_SPILLED:
-            return setting
-        spills[setting] = spilled
-    if not spills:
+            break
+    if best is None:
         raise RuntimeError(f"{kernel.__name__} does not fit into this device with any of its tiles: {settings}")
-    return min(spills, key=lambda setting: spills[setting])
+    choice: tuple[Setting, Any, tuple[Any, ...]] = best[1]
+    return choice
 
 
 def spilled_bytes(compiled: Any) -> int | None:
@@ -94,6 +111,15 @@ def spilled_bytes(compiled: Any) -> int | None:
         else:
             _SPILLED[compiled] = 4 * int(compiled.n_spills)  # which counts registers
     return _SPILLED[compiled]
+
+
+def divides_columns_of_tf32(compiled: Any) -> bool:
+    """Return whether several groups of warps share the columns of TF32 products.
+
+    Such kernels read beyond their memory on a GPU (Triton 3.6, compute capability 9.0), whatever their masks.
+    """
+    several = compiled.metadata.num_warps > WARPS_OF_A_GROUP
+    return several and GROUP_PRODUCT_OF_TF32.search(compiled.asm["ptx"]) is not None
 
 
 def _kind(part: Any) -> Hashable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 
 import torch
@@ -10,9 +11,6 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = 8  # major compute capability; older devices have neither bfloat16 nor TF32
-# The kernels are interpreted and compiled in tests, and no run on a GPU has confirmed them yet. Until one has, they
-# serve when asked for, and PyTorch serves otherwise.
-CONFIRMED = False
 # looked up once: torch.compile cannot trace the search
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -22,20 +20,28 @@ def refuse(tensors: Sequence[Tensor]) -> str | None:
     if not HAS_TRITON:
         return "triton is not installed"
     if not tensors:
-        return None if torch.cuda.is_available() else "there is no CUDA device"
+        return None if interpreting() or torch.cuda.is_available() else "there is no CUDA device"
     for tensor in tensors:
-        if not tensor.is_cuda:
-            return f"tensors are on {tensor.device.type}"
         if tensor.dtype not in DTYPES:
             return f"{str(tensor.dtype).removeprefix('torch.')} is left to torch"
+        if not tensor.is_cuda and not (tensor.is_cpu and interpreting()):
+            hint = ", which the kernels serve where TRITON_INTERPRET=1" if tensor.is_cpu else ""
+            return f"tensors are on {tensor.device.type}{hint}"
         if tensor.numel() == 0:
             return "a tensor is empty"
+    if tensors[0].is_cpu:
+        return None
     if torch.version.hip is not None:
         return "the kernels are written for NVIDIA devices"
     device = torch.cuda.get_device_properties(tensors[0].device)  # a constant to torch.compile
     if device.major < OLDEST:
         return f"compute capability {OLDEST}.0 is needed, the device has {device.major}.{device.minor}"
     return None
+
+
+def interpreting() -> bool:
+    """Return whether Triton interprets its kernels, on the CPU, instead of compiling them."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def input_precision() -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +18,8 @@ import pytest
 from fusionblocks.ops import _tiles
 
 # shared memory that one program may use, by compute capability, in bytes
-SHARED_MEMORY = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
+SHARED_MEMORY = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
+LAUNCH_OPTIONS = {"num_warps", "num_stages", "enable_fp_fusion"}
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,30 @@ class Compiled:
     options: dict[str, Any]
     shared_memory: int
     spilled: int
-    ptx: str
-    ttgir: str
+    ptx: str = field(repr=False)
+    ttgir: str = field(repr=False)
+    signature: inspect.Signature = field(repr=False)
+    grid: tuple[int, int, int] = (0, 0, 0)
     tried: list[Compiled] = field(default_factory=list, repr=False)
     """What was compiled in order to choose this one, in order; itself included."""
+
+    def check_arguments(self, arguments: tuple[Any, ...]) -> None:
+        """Fail unless a launch hands over every argument, the constants being those that were compiled in."""
+        given = self.signature.bind(*arguments).arguments
+        assert len(given) == len(self.signature.parameters), self.name
+        constants = {name: value for name, value in self.options.items() if name in given}
+        assert {name: given[name] for name in constants} == constants, self.name
+        assert set(self.options) - set(constants) <= LAUNCH_OPTIONS, self.name
+
+    @property
+    def tf32(self) -> bool:
+        """Whether a product of its own rounds float32 to TF32; in three parts it does not."""
+        return re.search(r"inputPrecision = tf32\b", self.ttgir) is not None
+
+    @property
+    def columns_divided(self) -> bool:
+        """Whether two groups of warps share the columns of TF32 products, which a GPU was seen to get wrong."""
+        return self.options.get("num_warps", 4) > 4 and re.search(r"wgmma\.mma_async\S*tf32", self.ptx) is not None
 
 
 @contextmanager
@@ -51,17 +73,24 @@ def compiling(capability: int, shared_memory: int | None = None) -> Iterator[lis
     limit = SHARED_MEMORY[capability] if shared_memory is None else shared_memory
     launched: list[Compiled] = []
     tried: list[Compiled] = []
+    described: dict[int, Compiled] = {}
     run = triton.runtime.JITFunction.run
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        assert warmup, "kernels are launched by what was compiled"
         kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-        found = _describe(kernel, self.__name__, kwargs, list(tried))
-        if warmup:
-            tried.append(found)
-        else:
-            launched.append(found)
-            tried.clear()
+        described[id(kernel)] = _describe(kernel, self.__name__, kwargs, inspect.signature(self.fn))
+        tried.append(described[id(kernel)])
         return kernel
+
+    def launch_only(self: Any, grid: tuple[int, int, int]) -> Callable[..., None]:
+        def record(*args: Any) -> None:
+            found = described[id(self)]
+            found.check_arguments(args)
+            launched.append(replace(found, grid=grid, tried=list(tried)))
+            tried.clear()
+
+        return record
 
     driver = mock.Mock()
     driver.get_current_target.return_value = GPUTarget("cuda", capability, 32)
@@ -71,27 +100,30 @@ def compiling(capability: int, shared_memory: int | None = None) -> Iterator[lis
         mock.patch.object(triton.runtime.driver, "_active", driver),
         mock.patch.object(compiler, "max_shared_mem", return_value=limit),
         mock.patch.object(triton.runtime.JITFunction, "run", compile_only),
+        mock.patch.object(compiler.CompiledKernel, "__getitem__", launch_only),
         mock.patch.dict(_tiles._CHOICES, clear=True),
     ):
         yield launched
     for kernel in launched:
         assert kernel.shared_memory <= limit, kernel.name
+        assert not kernel.columns_divided, kernel.name
         if kernel.tried:  # not chosen before
             check_choice(kernel, limit)
 
 
 def check_choice(kernel: Compiled, limit: int) -> None:
     """Fail unless the launched kernel is the one to choose among those that were tried."""
-    fit = [candidate for candidate in kernel.tried if candidate.shared_memory <= limit]
+    fit = [each for each in kernel.tried if each.shared_memory <= limit and not each.columns_divided]
     little = [candidate for candidate in fit if candidate.spilled <= _tiles.MOST_SPILLED]
     wanted = little[0] if little else min(fit, key=lambda candidate: candidate.spilled)
     assert kernel.options == wanted.options, kernel.name
     assert not little or kernel.tried[-1] is wanted, f"{kernel.name}: more was tried than was needed"
 
 
-def _describe(kernel: Any, name: str, options: dict[str, Any], tried: list[Compiled]) -> Compiled:
+def _describe(kernel: Any, name: str, options: dict[str, Any], signature: inspect.Signature) -> Compiled:
     _, registers = _usage(kernel.kernel)
-    return Compiled(name, options, kernel.metadata.shared, 4 * registers, kernel.asm["ptx"], kernel.asm["ttgir"], tried)
+    texts = kernel.asm["ptx"], kernel.asm["ttgir"]
+    return Compiled(name, options, kernel.metadata.shared, 4 * registers, *texts, signature)
 
 
 def _usage(binary: bytes) -> tuple[int, int]:

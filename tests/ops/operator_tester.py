@@ -14,6 +14,9 @@ from fusionblocks import ops
 
 Shape = tuple[int, ...]
 
+# what ``ops.explain`` says of the kernels where Triton compiles them
+ON_CPU = "tensors are on cpu, which the kernels serve where TRITON_INTERPRET=1"
+
 # relative RMS error against the formula in float64, forward and gradients
 BOUNDS = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -241,7 +244,7 @@ class OperatorTester:
                 assert torch.equal(out, wanted)
 
     def test_unknown_backend_raises(self) -> None:
-        with pytest.raises(ValueError, match=r"^backend must be one of torch, triton, auto, got 'cuda'"):
+        with pytest.raises(ValueError, match=r"^backend must be one of torch, sdpa, triton, auto, got 'cuda'"):
             type(self).operator(**self.tensors(), backend="cuda")
 
     def test_backend_settings_reach_the_operator(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,17 @@ from torch import Tensor
 
 from fusionblocks import ops
 from fusionblocks.ops import _backend
-from fusionblocks.ops._backend import Backend, Operator
+from fusionblocks.ops._backend import Backend, Operator, Verdict
 
 NAMES = ["channel_attention", "cross_attention", "dual_cross_attention", "folded_token_attention", "token_attention"]
 
 
 def refuse(tensors: Sequence[Tensor]) -> str | None:
     return "it needs more than one row" if any(x.shape[0] < 2 for x in tensors) else None
+
+
+def always(operator: str, tensors: Sequence[Tensor]) -> Verdict:
+    return Verdict(True, "always")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +34,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def double() -> Iterator[Operator]:
     """An operator with two backends that can be told apart: torch doubles, triton triples and serves several rows."""
-    yield Operator("double", Backend("triton", lambda x: 3 * x, refuse), Backend("torch", lambda x: 2 * x))
+    yield Operator("double", Backend("triton", lambda x: 3 * x, refuse, always), Backend("torch", lambda x: 2 * x))
     del _backend.OPERATORS["double"]
 
 
@@ -114,7 +118,7 @@ def test_an_explicit_backend_that_cannot_serve_raises(
 
 
 def test_unknown_names(double: Operator, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = "must be one of torch, triton, auto, got 'cuda'"
+    names = "must be one of torch, sdpa, triton, auto, got 'cuda'"
     with pytest.raises(ValueError, match=f"^backend {names}"):
         ops.backend("cuda")
     with pytest.raises(ValueError, match=f"^backend {names}"):
@@ -151,7 +155,7 @@ def test_the_function_wins_over_its_folder() -> None:
 
 
 def test_explain(double: Operator, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ops.explain("double", x) == "double runs on triton: chosen automatically"
+    assert ops.explain("double", x) == "double runs on triton: chosen automatically (triton: always)"
     assert (
         ops.explain("double", x[:1])
         == "double runs on torch: chosen automatically (triton: it needs more than one row)"
@@ -167,11 +171,8 @@ def test_explain(double: Operator, x: Tensor, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_backend_on_request_alone(x: Tensor) -> None:
-    operator = Operator(
-        "requested",
-        Backend("triton", lambda x: 3 * x, refuse, automatic=False),
-        Backend("torch", lambda x: 2 * x),
-    )
+    never = Backend("triton", lambda x: 3 * x, refuse, lambda *_: Verdict(False, "serves when asked for"))
+    operator = Operator("requested", never, Backend("torch", lambda x: 2 * x))
     try:
         assert served(operator, x) == "torch"
         assert served(operator, x, "triton") == "triton"
@@ -184,7 +185,7 @@ def test_a_backend_on_request_alone(x: Tensor) -> None:
 
 
 def test_explain_without_tensors_asks_in_general(double: Operator) -> None:
-    assert ops.explain("double") == "double runs on triton: chosen automatically"
+    assert ops.explain("double") == "double runs on triton: chosen automatically (triton: always)"
 
 
 def test_explain_of_something_else() -> None:

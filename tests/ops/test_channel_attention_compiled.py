@@ -7,7 +7,7 @@ import torch
 
 from fusionblocks.ops._tiles import MOST_SPILLED
 from tests.helpers.compiled_kernels import SHARED_MEMORY, compiling
-from tests.ops.test_channel_attention_kernels import LAYOUTS, draw, run
+from tests.ops.test_channel_attention_kernels import LAYOUTS, SIZES, draw, run
 
 
 @pytest.mark.parametrize("capability", [80, 90])
@@ -33,3 +33,12 @@ class TestCompiledForDevices:
         assert reduction.name == "reduce_kernel"
         assert "cp.async.cg.shared.global" in reduction.ptx  # 16 bytes a thread
         assert "ld.global.b16" not in reduction.ptx
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("size", SIZES)
+def test_float32_stays_float32(size: str, capability: int) -> None:
+    """Of some sums of products Triton makes products of matrices, in TF32 whatever the switches say."""
+    with compiling(capability) as found:
+        run(draw(SIZES[size], torch.float32, "cpu"))
+    assert not [kernel.name for kernel in found if kernel.tf32]

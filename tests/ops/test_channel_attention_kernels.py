@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fusionblocks import ops
-from fusionblocks.ops.channel_attention import launch, reference, registration
-from tests.ops.operator_tester import random_tensors, relative_rms
+from fusionblocks.ops.channel_attention import binding, reference
+from tests.ops.operator_tester import ON_CPU, random_tensors, relative_rms
 from tests.ops.test_channel_attention import formula, projected_formula
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -65,8 +65,8 @@ def cotangent(inputs: Inputs) -> Tensor:
 def run(inputs: Inputs, grad: Tensor | None = None) -> dict[str, Tensor]:
     """Return the output and the gradients that the kernels give."""
     arguments = (*(inputs[name] for name in ("query", "key", "value", "temperature")), inputs.get("projection"))
-    out, *saved = launch.forward(*arguments)
-    gradients = launch.backward(cotangent(inputs) if grad is None else grad, *arguments, *saved)
+    out, *saved = binding.launch_forward(*arguments)
+    gradients = binding.launch_backward(cotangent(inputs) if grad is None else grad, *arguments, *saved)
     return {"out": out, **dict(zip(("query", "key", "value", "temperature", "projection"), gradients, strict=True))}
 
 
@@ -168,7 +168,7 @@ class TestKernels:
         ):
             inputs = draw(size, dtype, device)
             query, key = inputs["query"], inputs["key"]
-            products, squares = launch._reduce(query, key, merged=False, norms=True)
+            products, squares = binding._reduce(query, key, merged=False, norms=True)
             assert products.shape[1] == splits
             wanted = (query.double() @ key.double().mT).flatten(0, 1)
             assert relative_rms(products.double().sum(1), wanted) < 1e-6
@@ -249,7 +249,7 @@ class TestKernels:
         expected = truth(inputs)["out"]
         assert expected.abs().max() < 1e4
         names = ("query", "key", "value", "temperature", "projection")
-        out = launch.forward(*(inputs[name] for name in names))[0]
+        out = binding.launch_forward(*(inputs[name] for name in names))[0]
         assert relative_rms(out, expected) < BOUNDS[torch.float16]
 
     def test_sizes_of_channels_may_differ_widely(self, device: str) -> None:
@@ -289,8 +289,8 @@ class TestKernels:
 
         given = {x.untyped_storage().data_ptr() for x in (*arguments, grad) if x is not None}
         with Allocations():
-            out, *saved = launch.forward(*arguments)
-            gradients = launch.backward(grad, *arguments, *saved)
+            out, *saved = binding.launch_forward(*arguments)
+            gradients = binding.launch_backward(grad, *arguments, *saved)
         assert made - given == {x.untyped_storage().data_ptr() for x in (out, *gradients[:3])}
 
 
@@ -326,7 +326,7 @@ class TestOnTheDevice:
         for size in ("ragged", "tiles", "small projection"):
             inputs = draw(SIZES[size], torch.float32, "cuda")
             leaves = [inputs[name].requires_grad_() for name in ("query", "key", "value", "temperature")]
-            torch.library.opcheck(registration._forward, (*leaves, inputs.get("projection")))
+            torch.library.opcheck(binding.forward_op, (*leaves, inputs.get("projection")))
 
     def test_compiles_and_autocasts(self) -> None:
         inputs = draw((1, 8, 8, 4801, 64), torch.float32, "cuda")
@@ -366,43 +366,43 @@ class TestRegistration:
     @pytest.mark.parametrize("outputs", [None, 5])
     def test_opcheck(self, outputs: int | None) -> None:
         arguments = double_inputs(outputs)
-        torch.library.opcheck(registration._forward, arguments)
-        out, *saved = registration._forward(*arguments)
+        torch.library.opcheck(binding.forward_op, arguments)
+        out, *saved = binding.forward_op(*arguments)
         detached = [x if x is None else x.detach() for x in (torch.ones_like(out), *arguments, *saved)]
-        torch.library.opcheck(registration._backward, tuple(detached))
+        torch.library.opcheck(binding.backward_op, tuple(detached))
 
     @pytest.mark.parametrize("outputs", [None, 5])
     def test_gradcheck(self, outputs: int | None) -> None:
-        assert torch.autograd.gradcheck(registration.channel_attention, double_inputs(outputs))
+        assert torch.autograd.gradcheck(binding.channel_attention, double_inputs(outputs))
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("outputs", [None, 5])
     def test_layouts_that_tracing_foresees(self, outputs: int | None, layout: str) -> None:
         inputs = LAYOUTS[layout](draw((2, 3, 4, 7, outputs), torch.float32, "cpu"))
         arguments = [inputs.get(name) for name in ("query", "key", "value", "temperature", "projection")]
-        out, *saved = registration._forward(*arguments)
+        out, *saved = binding.forward_op(*arguments)
         assert relative_rms(out, truth(inputs)["out"]) < 1e-6
         grad = torch.ones_like(out)
-        real = (out, *saved, *registration._backward(grad, *arguments, *saved))
+        real = (out, *saved, *binding.backward_op(grad, *arguments, *saved))
         with FakeTensorMode() as mode:
             fakes = [x if x is None else mode.from_tensor(x) for x in arguments]
-            fake_out, *fake_saved = registration._forward(*fakes)
-            gradients = registration._backward(mode.from_tensor(grad), *fakes, *fake_saved)
+            fake_out, *fake_saved = binding.forward_op(*fakes)
+            gradients = binding.backward_op(mode.from_tensor(grad), *fakes, *fake_saved)
         for x, fake in zip(real, (fake_out, *fake_saved, *gradients), strict=True):
             assert (x.shape, x.stride(), x.dtype) == (fake.shape, fake.stride(), fake.dtype)
 
     @pytest.mark.parametrize("outputs", [None, 5])
     def test_equals_the_reference(self, outputs: int | None) -> None:
         arguments = double_inputs(outputs)
-        torch.testing.assert_close(registration.channel_attention(*arguments), reference.channel_attention(*arguments))
+        torch.testing.assert_close(binding.channel_attention(*arguments), reference.channel_attention(*arguments))
 
     @pytest.mark.parametrize("outputs", [None, 5])
     def test_compiles_without_a_graph_break(self, outputs: int | None) -> None:
         torch.compiler.reset()
         arguments = double_inputs(outputs)
         leaves = [x for x in arguments if x is not None]
-        compiled = torch.compile(registration.channel_attention, fullgraph=True, backend="aot_eager")
-        for function in (compiled, torch.compile(registration.channel_attention, fullgraph=True)):
+        compiled = torch.compile(binding.channel_attention, fullgraph=True, backend="aot_eager")
+        for function in (compiled, torch.compile(binding.channel_attention, fullgraph=True)):
             out, wanted = function(*arguments), reference.channel_attention(*arguments)
             torch.testing.assert_close(out, wanted)
             gradients = torch.autograd.grad(out.square().sum(), leaves)
@@ -411,7 +411,7 @@ class TestRegistration:
     def test_exports(self) -> None:
         class Attention(torch.nn.Module):
             def forward(self, query: Tensor, key: Tensor, value: Tensor, temperature: Tensor) -> Tensor:
-                return registration.channel_attention(query, key, value, temperature)
+                return binding.channel_attention(query, key, value, temperature)
 
         arguments = tuple(x.detach() for x in double_inputs(None)[:4])
         program = torch.export.export(Attention(), arguments)
@@ -422,25 +422,25 @@ class TestRegistration:
         arguments = double_inputs(5)
         singles = [x.detach().float() for x in arguments]
         with torch.autocast("cpu", torch.bfloat16):
-            out = registration.channel_attention(*singles)
+            out = binding.channel_attention(*singles)
         assert out.dtype == torch.float32
         assert relative_rms(out, reference.channel_attention(*arguments)) < 1e-6
 
     def test_a_second_derivative_raises(self) -> None:
         arguments = double_inputs(None)
-        (gradient,) = torch.autograd.grad(registration.channel_attention(*arguments).sum(), arguments[2:3])
+        (gradient,) = torch.autograd.grad(binding.channel_attention(*arguments).sum(), arguments[2:3])
         assert not gradient.requires_grad
         (gradient,) = torch.autograd.grad(
-            registration.channel_attention(*arguments).square().sum(), arguments[:1], create_graph=True
+            binding.channel_attention(*arguments).square().sum(), arguments[:1], create_graph=True
         )
-        with pytest.raises(RuntimeError, match="autograd"):
+        with pytest.raises(RuntimeError, match="can be differentiated once"):
             gradient.sum().backward()
 
     @pytest.mark.parametrize("wanted", ["query", "value", "projection"])
     def test_only_the_gradients_asked_for(self, wanted: str) -> None:
         names = ("query", "key", "value", "temperature", "projection")
         arguments = {n: x.detach().requires_grad_(n == wanted) for n, x in zip(names, double_inputs(5), strict=True)}
-        registration.channel_attention(**arguments).sum().backward()
+        binding.channel_attention(**arguments).sum().backward()
         assert [name for name, x in arguments.items() if x.grad is not None] == [wanted]
 
 
@@ -459,7 +459,9 @@ class TestChoice:
 
     def test_kernels_serve_when_asked_for(self, new: Callable[..., list[Tensor]]) -> None:
         tensors = new()
-        assert ops.explain("channel_attention", *tensors).endswith("(triton: serves when asked for)")
+        assert ops.explain("channel_attention", *tensors).endswith(
+            "(triton: serves when asked for, no such call was measured)"
+        )
         out = ops.channel_attention(*tensors, backend="triton")
         assert (out.shape, out.device.type) == ((1, 2, 8, 5), "cuda")
         out = ops.channel_attention(*tensors, projection=torch.empty(7, 16, device="cuda"), backend="triton")
@@ -470,7 +472,7 @@ class TestChoice:
             (new(channels=65), "triton: heads have more than 64 channels"),
             (new(dtype=torch.float64), "triton: float64 is left to torch"),
             (new(positions=0), "triton: a tensor is empty"),
-            ([tensor.to("cpu") for tensor in new()], "triton: tensors are on cpu"),
+            ([tensor.to("cpu") for tensor in new()], f"triton: {ON_CPU}"),
         ):
             explanation = ops.explain("channel_attention", *tensors)
             assert explanation == f"channel_attention runs on torch: chosen automatically ({reason})"

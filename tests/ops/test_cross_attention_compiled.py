@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionblocks.ops.cross_attention import launch
+from fusionblocks.ops.cross_attention import binding
 from tests.helpers.compiled_kernels import SHARED_MEMORY, Compiled, compiling
 
 DTYPES = {"half": torch.bfloat16, "wgmma": torch.bfloat16, "tf32": torch.float32, "tf32x3": torch.float32}
@@ -15,7 +15,7 @@ DTYPES = {"half": torch.bfloat16, "wgmma": torch.bfloat16, "tf32": torch.float32
 def compile_all(
     capability: int, product: str, streams: int, width: int, positions: int, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Compiled]:
-    monkeypatch.setattr(launch, "product", lambda *_: product)
+    monkeypatch.setattr(binding, "product", lambda *_: product)
 
     def feature_map() -> Tensor:
         return torch.zeros(1, 1, width, positions, dtype=DTYPES[product]).mT
@@ -23,8 +23,8 @@ def compile_all(
     queries, key, values = [feature_map()] * streams, feature_map(), [feature_map()] * streams
     # the smaller devices of compute capability 8 run what is compiled for 8.0, with less shared memory
     with compiling(capability, SHARED_MEMORY[90 if product == "wgmma" else 86]) as found:
-        outs, lse = launch.forward(queries, key, values, 1.0, splits=2)
-        launch.backward(outs, queries, key, values, outs, lse, 1.0)
+        outs, lse = binding.launch_streams(queries, key, values, 1.0, splits=2)
+        binding.launch_gradients(outs, queries, key, values, outs, lse, 1.0)
     return {kernel.name: kernel for kernel in found}
 
 

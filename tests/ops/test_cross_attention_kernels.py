@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from fusionblocks import ops
-from fusionblocks.ops.cross_attention import launch
-from fusionblocks.ops.cross_attention import registration as single
-from fusionblocks.ops.dual_cross_attention import registration as dual
+from fusionblocks.ops.cross_attention import binding
+from fusionblocks.ops.dual_cross_attention import binding as dual
 from tests.ops.operator_tester import relative_rms
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -93,8 +92,8 @@ def true_results(inputs: Inputs, scale: float, dtype: torch.dtype = torch.float6
 
 def kernel_results(inputs: Inputs, scale: float, splits: int | None = None) -> tuple[list[Tensor], list[Tensor]]:
     queries, key, values, grads = inputs
-    outs, lse = launch.forward(queries, key, values, scale, splits=splits)
-    d_queries, d_key, d_values = launch.backward(grads, queries, key, values, outs, lse, scale)
+    outs, lse = binding.launch_streams(queries, key, values, scale, splits=splits)
+    d_queries, d_key, d_values = binding.launch_gradients(grads, queries, key, values, outs, lse, scale)
     return outs, [*d_queries, d_key, *d_values]
 
 
@@ -232,7 +231,7 @@ class TestAgainstTheFormula:
         for query in queries:
             query[:, :, 3:9] = 0
         compare((queries, key, values, grads))
-        outs, _ = launch.forward(queries, key, values, 1.0)
+        outs, _ = binding.launch_streams(queries, key, values, 1.0)
         for out, value in zip(outs, values, strict=True):
             torch.testing.assert_close(out[:, :, 3:9], value.mean(2, keepdim=True).expand(-1, -1, 6, -1))
 
@@ -280,7 +279,7 @@ def test_allocates_nothing_of_positions_by_positions(streams: int, poisoned: lis
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_results_lie_in_memory_as_the_query_does(layout: Callable[[Tensor], Tensor]) -> None:
     like = layout(torch.zeros(2, 3, 5, 4))
-    out = launch.empty_like_rows(like, 6)
+    out = binding.empty_like_rows(like, 6)
     assert out.shape == (2, 3, 5, 6)
     assert not out._is_view()
     dense = layout(torch.zeros(2, 3, 5, 6)) if layout is not strided else torch.zeros(2, 3, 5, 6)
@@ -289,17 +288,17 @@ def test_results_lie_in_memory_as_the_query_does(layout: Callable[[Tensor], Tens
 
 def test_strides_are_made_alike_only_where_they_differ() -> None:
     first, second = torch.zeros(2, 2, 3, 4, 5).unbind()
-    assert launch.alike([first, second])[1] is second
+    assert binding.alike([first, second])[1] is second
     one, other = torch.zeros(1, 1, 3, 4).mT, torch.zeros(1, 2, 3, 4)[:, :1].mT
     assert one.stride() != other.stride()  # of dimensions with one element
-    assert launch.alike([one, other])[1] is other
-    copies = launch.alike([first, feature_map(second)])
+    assert binding.alike([one, other])[1] is other
+    copies = binding.alike([first, feature_map(second)])
     assert copies[0].stride() == copies[1].stride() == first.stride()
 
 
 @pytest.mark.parametrize(("width", "wanted"), [(1, 16), (16, 16), (17, 32), (64, 64), (100, 128), (128, 128)])
 def test_padded_width(width: int, wanted: int) -> None:
-    assert launch.padded(width) == wanted
+    assert binding.padded(width) == wanted
 
 
 @pytest.mark.parametrize(
@@ -310,7 +309,7 @@ def test_padded_width(width: int, wanted: int) -> None:
         (265, 1000, 1),
         (10, 9, 2),  # no split of fewer than four tiles
         (1, 3, 1),
-        (1, 1000, launch.MOST_SPLITS),
+        (1, 1000, binding.MOST_SPLITS),
     ],
 )
 def test_keys_are_split_where_queries_leave_processors_idle(
@@ -318,8 +317,8 @@ def test_keys_are_split_where_queries_leave_processors_idle(
 ) -> None:
     device = SimpleNamespace(multi_processor_count=132)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
-    assert launch._splits(programs, key_tiles, torch.device("cuda")) == wanted
-    assert launch._splits(programs, key_tiles, torch.device("cpu")) == 1
+    assert binding._splits(programs, key_tiles, torch.device("cuda")) == wanted
+    assert binding._splits(programs, key_tiles, torch.device("cpu")) == 1
 
 
 @pytest.mark.parametrize(
@@ -337,8 +336,8 @@ def test_keys_are_split_where_queries_leave_processors_idle(
 def test_products(dtype: torch.dtype, major: int, switch: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, 0))
     with matmul_precision(switch):
-        assert launch.product(dtype, torch.device("cuda")) == wanted
-    for table in (launch.FORWARD, launch.KEY_VALUE_GRADIENT, launch.QUERY_GRADIENT):
+        assert binding.product(dtype, torch.device("cuda")) == wanted
+    for table in (binding.FORWARD, binding.KEY_VALUE_GRADIENT, binding.QUERY_GRADIENT):
         assert set(table[wanted]) == {16, 32, 64, 128}
 
 
@@ -380,13 +379,13 @@ class TestOnAGPU:
         results = kernel_results(inputs, 1.0)
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated() - before
-        allowed = 16384 * 64 * 2 * (5 + launch.MOST_SPLITS * 4) * streams  # results, gradients, partial results
+        allowed = 16384 * 64 * 2 * (5 + binding.MOST_SPLITS * 4) * streams  # results, gradients, partial results
         assert peak < allowed < 16384 * 16384 * 2
         assert all(torch.isfinite(x).all() for xs in results for x in xs)
 
     @STREAMS
     def test_registration(self, streams: int) -> None:
-        module = single if streams == 1 else dual
+        module = binding if streams == 1 else dual
         queries, key, values, grads = draw(streams, 2, 2, 33, 45, 16)
         inputs = [x.requires_grad_() for x in (*queries, key, *values)]
         torch.library.opcheck(module.forward_op, (*inputs, 0.7))

@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 
 from fusionblocks import ops
-from fusionblocks.ops.folded_token_attention import registration
-from tests.ops.operator_tester import LargestTensor, OperatorTester, random_tensors, relative_rms
+from fusionblocks.ops.folded_token_attention import binding
+from tests.ops.operator_tester import (
+    LargestTensor,
+    OperatorTester,
+    random_tensors,
+    relative_rms,
+)
 
 Shape = tuple[int, ...]
 
@@ -107,26 +112,26 @@ class TestRegistered:
         return (*(tensor.requires_grad_() for tensor in tensors.values()), 0.7, True)
 
     def test_opcheck_and_gradcheck(self, arguments: tuple[Any, ...]) -> None:
-        torch.library.opcheck(registration.forward_op, arguments)
-        torch.library.opcheck(registration.forward_op, (*arguments[:3], None, 0.7, False))
-        assert torch.autograd.gradcheck(registration.forward_op, arguments)
+        torch.library.opcheck(binding.forward_op, arguments)
+        torch.library.opcheck(binding.forward_op, (*arguments[:3], None, 0.7, False))
+        assert torch.autograd.gradcheck(binding.forward_op, arguments)
         detached = tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments)
-        gradient = torch.randn_like(registration.forward_op(*detached))
-        torch.library.opcheck(registration.backward_op, (gradient, *detached))
+        gradient = torch.randn_like(binding.forward_op(*detached))
+        torch.library.opcheck(binding.backward_op, (gradient, *detached))
 
     def test_result_is_laid_out_as_the_map(self, arguments: tuple[Any, ...]) -> None:
-        assert registration.forward_op(*arguments).stride() == arguments[0].stride()
+        assert binding.forward_op(*arguments).stride() == arguments[0].stride()
 
     def test_the_backend_equals_the_reference(self) -> None:
         tensors = random_tensors(**shapes(2, 2, 3, 4, 4, 7), bias=(2, 2, 3))
         for residual in (False, True):
-            out = registration.folded_token_attention(**tensors, residual=residual)
+            out = binding.folded_token_attention(**tensors, residual=residual)
             assert relative_rms(out, formula(**tensors, residual=residual)) < 1e-12
 
     def test_compiles_and_exports(self) -> None:
         tensors = {name: x.float() for name, x in random_tensors(**shapes(2, 2, 3, 4, 4, 7), bias=(2, 2, 3)).items()}
         torch.compiler.reset()
-        run = registration.folded_token_attention
+        run = binding.folded_token_attention
         compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
         gradients = []
         for function in (run, compiled):
@@ -144,6 +149,6 @@ class TestRegistered:
         torch.testing.assert_close(program.module()(*tensors.values()), run(**tensors))
 
     def test_reasons_of_refusal(self) -> None:
-        assert registration.refuse_sizes(128, 512, 512) is None
-        assert registration.refuse_sizes(129, 8, 8) == "129 tokens are more than 128"
-        assert registration.refuse_sizes(2, 8, 513) == "a width of 513 is more than 512"
+        assert binding.refuse_sizes(128, 512, 512) is None
+        assert binding.refuse_sizes(129, 8, 8) == "129 tokens are more than 128"
+        assert binding.refuse_sizes(2, 8, 513) == "a width of 513 is more than 512"

@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 
 from fusionblocks import ops
-from fusionblocks.ops.token_attention import registration
-from tests.ops.operator_tester import LargestTensor, OperatorTester, random_tensors, relative_rms
+from fusionblocks.ops.token_attention import binding
+from tests.ops.operator_tester import (
+    LargestTensor,
+    OperatorTester,
+    random_tensors,
+    relative_rms,
+)
 
 
 def formula(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
@@ -102,25 +107,25 @@ class TestRegistered:
         tensors = random_tensors(query=(2, 2, 3, 4), key=(2, 2, 4, 9), value=(2, 2, 5, 9))
         query, key, value = (tensor.requires_grad_() for tensor in tensors.values())
         value = key if shared else value
-        torch.library.opcheck(registration.forward_op, (query, key, value, 0.7))
-        assert torch.autograd.gradcheck(lambda *x: registration.forward_op(*x, 0.7)[0], (query, key, value))
+        torch.library.opcheck(binding.forward_op, (query, key, value, 0.7))
+        assert torch.autograd.gradcheck(lambda *x: binding.forward_op(*x, 0.7)[0], (query, key, value))
         detached = (query.detach(), key.detach(), value.detach())
-        answer, denominator = registration.forward_op(*detached, 0.7)
+        answer, denominator = binding.forward_op(*detached, 0.7)
         arguments = (torch.randn_like(answer), *detached, answer, denominator, 0.7)
-        torch.library.opcheck(registration.backward_op, arguments)
+        torch.library.opcheck(binding.backward_op, arguments)
 
     @pytest.mark.parametrize("case", [shapes(2, 2, 7, 3, 4, 5), shapes(1, 2, 3, 150, 4, 4), shapes(1, 1, 150, 9, 4, 5)])
     def test_the_backend_equals_the_formula(self, case: dict[str, tuple[int, ...]]) -> None:
         tensors = random_tensors(**case)
         for scale in (None, 2):
-            out = registration.token_attention(**tensors, scale=scale)
+            out = binding.token_attention(**tensors, scale=scale)
             assert relative_rms(out, formula(**tensors, scale=scale)) < 1e-12
 
     @pytest.mark.parametrize("case", [shapes(2, 2, 7, 3, 4, 5), shapes(1, 2, 3, 150, 4, 4)])
     def test_compiles_and_exports(self, case: dict[str, tuple[int, ...]]) -> None:
         tensors = {name: tensor.float() for name, tensor in random_tensors(**case).items()}
         torch.compiler.reset()
-        run = registration.token_attention
+        run = binding.token_attention
         gradients = []
         for function in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
             leaves = [tensor.clone().requires_grad_() for tensor in tensors.values()]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fusionblocks import ops
 from fusionblocks.ops._tiles import MOST_SPILLED
-from fusionblocks.ops.folded_token_attention import registration as folded
-from fusionblocks.ops.token_attention import registration as pooled
+from fusionblocks.ops.folded_token_attention import binding as folded
+from fusionblocks.ops.token_attention import binding as pooled
 from tests.helpers.compiled_kernels import SHARED_MEMORY, compiling
 from tests.ops.operator_tester import random_tensors, relative_rms
 
@@ -74,20 +74,16 @@ def draw_pooled(size: str, dtype: torch.dtype, device: str) -> dict[str, Tensor]
 
 def run_folded(tensors: dict[str, Tensor], scale: float = 0.3, residual: bool = False) -> list[Tensor]:
     """Return the result and all gradients that the kernels give."""
-    from fusionblocks.ops.folded_token_attention import kernels
-
     gradient, image, key, value = (tensors[name] for name in ("gradient", "image", "key", "value"))
     arguments = (image, key, value, tensors.get("bias"), scale, residual)
-    out, gradients = kernels.forward(*arguments), kernels.backward(gradient, *arguments)
+    out, gradients = folded.launch_forward(*arguments), folded.launch_backward(gradient, *arguments)
     return [out, *gradients[: len(tensors) - 1]]
 
 
 def run_pooled(tensors: dict[str, Tensor], scale: float = 0.3) -> list[Tensor]:
-    from fusionblocks.ops.token_attention import kernels
-
     gradient, query, key, value = tensors.values()
-    out, logarithms = kernels.forward(query, key, value, scale)
-    return [out, *kernels.backward(gradient, query, key, value, out, logarithms, scale)]
+    out, logarithms = pooled.launch_forward(query, key, value, scale)
+    return [out, *pooled.launch_backward(gradient, query, key, value, out, logarithms, scale)]
 
 
 def folded_truth(tensors: dict[str, Tensor], scale: float = 0.3, residual: bool = False) -> list[Tensor]:
@@ -150,9 +146,7 @@ def uninitialised_is_nan() -> Iterator[None]:
 
 @pytest.fixture
 def three_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusionblocks.ops.folded_token_attention import kernels
-
-    monkeypatch.setattr(kernels, "PROGRAMS", 3)
+    monkeypatch.setattr(folded, "PROGRAMS", 3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -269,8 +263,8 @@ class TestTokensAsk:
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
     ("dtype", "tokens", "width"),
-    [(torch.float32, 16, 64), (torch.bfloat16, 16, 64), (torch.bfloat16, 50, 128)],
-    ids=["float32", "bfloat16", "bfloat16 wide"],
+    [(torch.float32, 16, 64), (torch.float32, 16, 128), (torch.bfloat16, 16, 64), (torch.bfloat16, 50, 128)],
+    ids=["float32", "float32 wide", "bfloat16", "bfloat16 wide"],
 )
 def test_compiled_for_gpus(capability: int, dtype: torch.dtype, tokens: int, width: int) -> None:
     image, other = torch.empty(2, 1, 1, width, 512, dtype=dtype)

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from fusionblocks.ops import _checks, _triton
+from fusionblocks.ops import _checks
 from fusionblocks.ops._backend import Backend, Operator
-from fusionblocks.ops._triton import CONFIRMED
-from fusionblocks.ops.channel_attention import reference, registration
-
-WIDEST = 64  # channels of a head whose C x C matrix one program holds
-
-
-def _refuse(tensors: Sequence[Tensor]) -> str | None:
-    if tensors and tensors[0].shape[2] > WIDEST:
-        return f"heads have more than {WIDEST} channels"
-    return _triton.refuse(tensors)
-
+from fusionblocks.ops.channel_attention import binding, reference
 
 _OPERATOR = Operator(
     "channel_attention",
-    Backend("triton", registration.channel_attention, _refuse, automatic=CONFIRMED),
+    Backend("triton", binding.channel_attention, binding.refuse),
     Backend("torch", reference.channel_attention),
 )
 

@@ -237,6 +237,15 @@ def _operand(b_m, dtype: tl.constexpr, UPCAST: tl.constexpr):
 
 
 @triton.jit
+def _lanewise(b_x, b_y):
+    """``x^T y`` in float32 without a matrix unit.
+
+    The sum is over the first axis. Of one over the second, Triton makes a product of matrices, and in TF32.
+    """
+    return tl.sum(b_x[:, :, None] * b_y[:, None, :], 0)
+
+
+@triton.jit
 def _matrix(
     p_m,
     i_b,
@@ -317,7 +326,7 @@ def apply_kernel(
             if USE_DOT:
                 b_o += tl.dot(b_m, b_x, input_precision=PRECISION) * b_scale
             else:
-                b_o += tl.sum(b_m[:, :, None] * b_x[None, :, :], 1)
+                b_o += _lanewise(tl.trans(b_m), b_x)
         tl.store(p_os + n * s_o[3], b_o.to(p_o.dtype.element_ty), mask=m_r[:, None] & m_n[None, :])
 
 
@@ -376,15 +385,12 @@ def apply_pair_kernel(
                 b_q, b_k = b_q32, b_k32
             b_o = tl.dot(b_aq, b_k, input_precision=PRECISION) * b_scale_q
         else:
-            b_o = tl.sum(b_a[:, :, None] * b_k32[None, :, :], 1)
+            b_o = _lanewise(tl.trans(b_a), b_k32)
         b_o += b_dq[:, None] * b_q32
         tl.store(p_dqs + n * s_dq[3], b_o.to(p_dq.dtype.element_ty), mask=mask)
         if USE_DOT:
             b_o = tl.dot(b_ak, b_q, input_precision=PRECISION) * b_scale_k
         else:
-            b_o = tl.sum(b_a[:, :, None] * b_q32[:, None, :], 0)
+            b_o = _lanewise(b_a, b_q32)
         b_o += b_dk[:, None] * b_k32
         tl.store(p_dks + n * s_dk[3], b_o.to(p_dk.dtype.element_ty), mask=mask)
-
-
-INTERPRETED = not isinstance(reduce_kernel, triton.runtime.JITFunction)

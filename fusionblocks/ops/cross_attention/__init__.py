@@ -6,13 +6,11 @@ from torch import Tensor
 
 from fusionblocks.ops import _checks
 from fusionblocks.ops._backend import Backend, Operator
-from fusionblocks.ops.cross_attention import reference, registration
+from fusionblocks.ops.cross_attention import binding, reference
 
-# PyTorch's own kernels are the automatic choice on every device: of one stream ours have nothing to save but copies of
-# maps into rows, which are small beside the arithmetic.
 _OPERATOR = Operator(
     "cross_attention",
-    Backend("triton", registration.cross_attention, registration.refuse, automatic=False),
+    Backend("triton", binding.cross_attention, binding.refuse),
     Backend("torch", reference.cross_attention),
 )
 
@@ -29,8 +27,8 @@ def cross_attention(
         key: ``(B, heads, Nk, d)``, dtype and device of ``query``. Under autocast all are cast to its dtype.
         value: ``(B, heads, Nk, dv)``.
         scale: Factor of the products; None is ``1 / sqrt(d)``.
-        backend: ``"torch"``, ``"triton"`` (CUDA, widths up to 128, not float64, differentiable once), ``"auto"`` (here
-            always torch); None follows ``ops.backend`` and the environment.
+        backend: ``"torch"``, ``"triton"`` (CUDA, widths up to 128, not float64, differentiable once), ``"auto"``;
+            None follows ``ops.backend`` and the environment.
 
     Returns:
         ``(B, heads, Nq, dv)``.

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from triton.runtime.interpreter import InterpretedFunction
 
 # fmt: off
 # the arguments stay in groups
@@ -325,6 +324,3 @@ def query_gradient_kernel(p_qa, p_qb, p_k, p_va, p_vb, p_doa, p_dob, p_lse, p_de
     _store(p_dqa + o_dq, b_dqa * scale, i_m, NQ, o_d, dq_strides, D, BM)
     if DUAL:
         _store(p_dqb + o_dq, b_dqb * scale, i_m, NQ, o_d, dq_strides, D, BM)
-
-
-INTERPRETING = isinstance(forward_kernel, InterpretedFunction)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,3 +27,10 @@ def _rows(x: Tensor, width: int) -> Tensor:
         x = F.pad(x, (0, width - x.shape[-1]))
     # clone, since contiguous() leaves the strides of rows with a single element as they are
     return x if x.stride(-1) == 1 else x.clone(memory_format=torch.contiguous_format)
+
+
+def partition(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Return ``log2 of sum over keys of exp(scale * query @ key.T)``, ``(1, B, heads, Nq)``; a result for tests."""
+    exact = torch.promote_types(query.dtype, torch.float32)
+    logits = scale * query.to(exact) @ key.to(exact).mT
+    return logits.logsumexp(-1)[None] / math.log(2)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from fusionblocks.ops import _checks
-from fusionblocks.ops._backend import Backend, Operator
-from fusionblocks.ops._triton import CONFIRMED
-from fusionblocks.ops.cross_attention.registration import refuse
-from fusionblocks.ops.dual_cross_attention import reference, registration
+from fusionblocks.ops._backend import Backend, Operator, on_gpus
+from fusionblocks.ops.dual_cross_attention import binding, reference
 
 _OPERATOR = Operator(
     "dual_cross_attention",
-    Backend("triton", registration.dual_cross_attention, refuse, automatic=CONFIRMED),
+    Backend("triton", binding.dual_cross_attention, binding.refuse),
+    Backend("sdpa", reference.both_at_once, judge=on_gpus),
     Backend("torch", reference.dual_cross_attention),
 )
 
@@ -38,8 +37,9 @@ def dual_cross_attention(
         value_a: ``(B, heads, Nk, dv)``, value of the first stream.
         value_b: Value of the second stream, of the same shape.
         scale: Factor of the products; None is ``1 / sqrt(d)``. PSFusion has no scale: pass 1.
-        backend: ``"torch"``, ``"triton"`` (CUDA, widths up to 128, not float64, differentiable once), ``"auto"``; None
-            follows ``ops.backend`` and the environment.
+        backend: ``"torch"``, one attention after the other; ``"sdpa"``, both as heads of one; ``"triton"`` (CUDA,
+            widths up to 128, not float64, differentiable once); ``"auto"``; None follows ``ops.backend`` and the
+            environment.
 
     Returns:
         The results of both streams, each ``(B, heads, Nq, dv)``.

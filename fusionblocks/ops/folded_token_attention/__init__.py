@@ -6,12 +6,11 @@ from torch import Tensor
 
 from fusionblocks.ops import _checks
 from fusionblocks.ops._backend import Backend, Operator
-from fusionblocks.ops._triton import CONFIRMED
-from fusionblocks.ops.folded_token_attention import reference, registration
+from fusionblocks.ops.folded_token_attention import binding, reference
 
 _OPERATOR = Operator(
     "folded_token_attention",
-    Backend("triton", registration.folded_token_attention, registration.refuse, automatic=CONFIRMED),
+    Backend("triton", binding.folded_token_attention, binding.refuse),
     Backend("torch", reference.folded_token_attention),
 )
 

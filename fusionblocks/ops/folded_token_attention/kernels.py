@@ -20,16 +20,10 @@ sums are added in a fixed order: no atomics, the same bits every time).
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
-from fusionblocks.ops import _triton
-from fusionblocks.ops.folded_token_attention.registration import empty_map
 
 LOG2E = tl.constexpr(1.4426950408889634)
-PROGRAMS = 512  # about as many programs reduce over the pixels: some per multiprocessor, the same on every device
 
 
 @triton.jit
@@ -207,85 +201,3 @@ def backward_tokens_kernel(
     tl.store(p_dvalue + o_t[:, None] * E + o_e[None, :], b_dvalue, m_t[:, None] & (o_e < E)[None, :])
     if i_j == 0:
         tl.store(p_dbias + i_part * T + o_t, b_dbias, m_t)
-
-
-def forward(image: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, residual: bool) -> Tensor:
-    """Launch the forward kernel on tensors in the layout of ``registration``."""
-    batch, groups, width, pixels = image.shape
-    heads, tokens, value_width = value.shape[2:]
-    out = empty_map(image, value_width)
-    tiles = tile_sizes(image, tokens, width, value_width)
-    pixel_tiles, value_tiles = triton.cdiv(pixels, tiles["BN"]), triton.cdiv(value_width, tiles["BE"])
-    forward_kernel[(batch * groups * pixel_tiles * value_tiles,)](
-        image, key.contiguous(), value.contiguous(), key if bias is None else bias.contiguous(), out, scale,
-        groups, heads, tokens, width, value_width, pixels, pixel_tiles, value_tiles,
-        *image.stride(), *out.stride(),
-        **tiles, NC=triton.cdiv(width, tiles["BC"]), HAS_BIAS=bias is not None, RESIDUAL=residual, **arithmetic(image),
-    )  # fmt: skip
-    return out
-
-
-def backward(
-    gradient: Tensor, image: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, residual: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Launch the backward kernels: gradients of image, key, value and bias."""
-    batch, groups, width, pixels = image.shape
-    heads, tokens, value_width = value.shape[2:]
-    d_image = empty_map(image, width)
-    tiles = tile_sizes(image, tokens, width, value_width, backward=True)
-    channel_tiles, value_tiles = triton.cdiv(width, tiles["BC"]), triton.cdiv(value_width, tiles["BE"])
-    pixel_tiles = triton.cdiv(pixels, tiles["BN"])
-    options = {**tiles, "NC": channel_tiles, "NE": value_tiles, "HAS_BIAS": bias is not None, **arithmetic(image)}
-    rows = (key.contiguous(), value.contiguous(), key if bias is None else bias.contiguous())
-    sizes = (groups, heads, tokens, width, value_width, pixels, pixel_tiles)
-    strides = (*gradient.stride(), *image.stride())
-    backward_map_kernel[(batch * groups * pixel_tiles * channel_tiles,)](
-        gradient, image, *rows, d_image, scale, *sizes, *strides, *d_image.stride(), RESIDUAL=residual, **options
-    )
-
-    columns = max(channel_tiles, value_tiles)
-    splits, tiles_a_split = split(pixel_tiles, batch * groups * heads * columns)
-    parts = [
-        torch.empty(batch, groups, heads, splits, tokens, *tail, dtype=torch.float32, device=image.device)
-        for tail in ((width,), (value_width,), ())
-    ]
-    backward_tokens_kernel[(batch * groups * heads * splits * columns,)](
-        gradient, image, *rows, *parts, scale, *sizes, splits, columns, tiles_a_split, *strides, **options
-    )
-    d_key, d_value, d_bias = (part.sum(3).to(image.dtype) for part in parts)
-    return d_image, d_key, d_value, d_bias
-
-
-def split(tiles: int, others: int) -> tuple[int, int]:
-    """Return how many splits share the tiles of pixels, none empty, and the tiles of each."""
-    each = triton.cdiv(tiles, max(1, PROGRAMS // others))
-    return triton.cdiv(tiles, each), each
-
-
-def tile_sizes(image: Tensor, tokens: int, width: int, value_width: int, backward: bool = False) -> dict[str, int]:
-    """Return the sizes of tiles and the warps that work on one, such that they fit in registers and shared memory."""
-    wide = image.dtype == torch.float32
-    block = max(16, triton.next_power_of_2(tokens))
-    widest = 64 if block == 128 or backward and block == 64 else 128
-    if backward and wide:
-        widest = 32
-    channels, values = (min(widest, max(16, triton.next_power_of_2(size))) for size in (width, value_width))
-    large = block >= 64 or max(channels, values) >= (64 if wide else 128)
-    return {
-        "BN": 32 if wide and (backward or block >= 64) else 64,
-        "BT": block,
-        "BC": channels,
-        "BE": values,
-        "num_warps": 8 if large else 4,
-        "num_stages": 1,
-    }
-
-
-def arithmetic(image: Tensor) -> dict[str, str | bool]:
-    """Return the compile-time switches of products and sums."""
-    # the interpreter multiplies the raw bits of bfloat16
-    upcast = not isinstance(dot, triton.runtime.JITFunction) and image.dtype == torch.bfloat16
-    # Three TF32 products of the halves of a float32 keep 22 of its 24 bits, on the matrix units. Without these a tile's
-    # operands would not fit in registers.
-    precision = "tf32" if _triton.input_precision() == "tf32" else "tf32x3"
-    return {"PRECISION": precision, "UPCAST": upcast, "enable_fp_fusion": True}

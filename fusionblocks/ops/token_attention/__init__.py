@@ -5,13 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from fusionblocks.ops._backend import Backend, Operator
-from fusionblocks.ops._triton import CONFIRMED
 from fusionblocks.ops.cross_attention import check_attention
-from fusionblocks.ops.token_attention import reference, registration
+from fusionblocks.ops.token_attention import binding, reference
 
 _OPERATOR = Operator(
     "token_attention",
-    Backend("triton", registration.token_attention, registration.refuse, automatic=CONFIRMED),
+    Backend("triton", binding.token_attention, binding.refuse),
     Backend("torch", reference.token_attention),
 )
 

@@ -19,24 +19,18 @@ Memory floor: forward reads the maps once; backward reads the maps and writes th
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from fusionblocks.ops.folded_token_attention.kernels import (
     LOG2E,
-    arithmetic,
     dot,
     load_map,
     load_tokens,
     offsets,
     product,
-    split,
     store_map,
-    tile_sizes,
 )
-from fusionblocks.ops.folded_token_attention.registration import empty_map
 
 
 @triton.jit
@@ -164,55 +158,3 @@ def backward_kernel(
     o_c = i_j * BC + tl.arange(0, BC)
     p_dquery += (i_bh * NS + i_s) * T * C
     tl.store(p_dquery + o_t[:, None] * C + o_c[None, :], b_dquery, m_t[:, None] & (o_c < C)[None, :])
-
-
-def forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Launch both stages on tensors in the layout of ``registration``: answers and logarithms of denominators."""
-    batch, heads, tokens, width = query.shape
-    value_width, pixels = value.shape[2:]
-    tiles = tile_sizes(query, tokens, width, value_width)
-    channel_tiles, value_tiles = triton.cdiv(width, tiles["BC"]), triton.cdiv(value_width, tiles["BE"])
-    pixel_tiles = triton.cdiv(pixels, tiles["BN"])
-    splits, tiles_a_split = split(pixel_tiles, batch * heads * value_tiles)
-    sums, largest, denominators = (
-        torch.empty(batch, heads, splits, tokens, *tail, dtype=torch.float32, device=query.device)
-        for tail in ((value_width,), (), ())
-    )
-    one_map = key.data_ptr() == value.data_ptr() and key.shape == value.shape and key.stride() == value.stride()
-    forward_kernel[(batch * heads * splits * value_tiles,)](
-        query.contiguous(), key, value, sums, largest, denominators, scale,
-        heads, tokens, width, value_width, pixels, pixel_tiles, splits, value_tiles, tiles_a_split,
-        *key.stride(), *value.stride(),
-        **tiles, NC=channel_tiles, SHARED=one_map and channel_tiles == 1, **arithmetic(query),
-    )  # fmt: skip
-
-    answer = query.new_empty((batch, heads, tokens, value_width))
-    logarithms = torch.empty(batch, heads, tokens, dtype=torch.float32, device=query.device)
-    rows = min(32, triton.next_power_of_2(splits))
-    combine_kernel[(batch * heads * tokens * value_tiles,)](
-        sums, largest, denominators, answer, logarithms, tokens, value_width, splits, value_tiles,
-        BS=rows, NB=triton.next_power_of_2(triton.cdiv(splits, rows)), BE=tiles["BE"], enable_fp_fusion=True,
-    )  # fmt: skip
-    return answer, logarithms
-
-
-def backward(
-    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, answer: Tensor, logarithms: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch the backward kernel: gradients of query, key and value."""
-    batch, heads, tokens, width = query.shape
-    value_width, pixels = value.shape[2:]
-    delta = (gradient.float() * answer.float()).sum(-1)
-    d_key, d_value = empty_map(key, width), empty_map(value, value_width)
-    tiles = tile_sizes(query, tokens, width, value_width, backward=True)
-    channel_tiles, value_tiles = triton.cdiv(width, tiles["BC"]), triton.cdiv(value_width, tiles["BE"])
-    pixel_tiles, columns = triton.cdiv(pixels, tiles["BN"]), max(channel_tiles, value_tiles)
-    splits, tiles_a_split = split(pixel_tiles, batch * heads * columns)
-    parts = torch.empty(batch, heads, splits, tokens, width, dtype=torch.float32, device=query.device)
-    backward_kernel[(batch * heads * splits * columns,)](
-        gradient.contiguous(), query.contiguous(), key, value, delta, logarithms, parts, d_key, d_value,
-        scale, heads, tokens, width, value_width, pixels, pixel_tiles, splits, columns, tiles_a_split,
-        *key.stride(), *value.stride(), *d_key.stride(), *d_value.stride(),
-        **tiles, NC=channel_tiles, NE=value_tiles, **arithmetic(query),
-    )  # fmt: skip
-    return parts.sum(2).to(query.dtype), d_key, d_value

@@ -1,8 +1,10 @@
-"""From tensors to the kernels of attention between positions: strides, tiles, grids, and what is allocated."""
+"""The kernels as operators of PyTorch: shapes for tracing, launches, and the derivative.
+
+One stream or two that share a key: ``dual_cross_attention`` has operators of its own and launches what is here.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -11,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fusionblocks.ops import _tiles, _triton
+from fusionblocks.ops import _library, _tiles, _triton
 from fusionblocks.ops._tiles import Launch
+from fusionblocks.ops.cross_attention import reference
 
 WIDEST = 128
 LOG2E = math.log2(math.e)
@@ -56,6 +59,25 @@ SMALLER = (Tiles(32, 32, 8, 1), Tiles(32, 16, 8, 1), Tiles(16, 16, 8, 1))
 ROWS = (64, 32, 16)  # that a program of the small kernels holds
 
 
+def refuse(tensors: Sequence[Tensor]) -> str | None:
+    """Return why the kernels cannot serve a call with these tensors, queries first and values last, or None."""
+    reason = _triton.refuse(tensors)
+    if reason is not None or not tensors:
+        return reason
+    width = max(tensors[0].shape[-1], tensors[-1].shape[-1])
+    return f"a head width of {width} is more than {WIDEST}" if width > WIDEST else None
+
+
+def cross_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """Run the kernels on the arguments of the public function; differentiable once."""
+    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    out: Tensor = forward_op(query, key, value, factor)[0]
+    return out
+
+
+# launches
+
+
 @cache
 def to_try(best: Tiles) -> tuple[Tiles, ...]:
     """Return the tiles to try: the best, and those that are not larger."""
@@ -89,7 +111,7 @@ def alike(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.contiguous() for tensor in tensors]
 
 
-def forward(
+def launch_streams(
     queries: Sequence[Tensor], key: Tensor, values: Sequence[Tensor], scale: float, *, splits: int | None = None
 ) -> tuple[list[Tensor], Tensor]:
     """Attend from one stream or two.
@@ -108,7 +130,7 @@ def forward(
     from fusionblocks.ops.cross_attention import kernels
 
     outs = [empty_like_rows(queries[0], values[0].shape[-1]) for _ in queries]
-    call = _Call(queries, key, values, kernels.INTERPRETING)
+    call = _Call(queries, key, values)
     lse = torch.empty((call.streams, *key.shape[:2], call.queries), dtype=torch.float32, device=key.device)
 
     def attend(tiles: Tiles) -> Launch:
@@ -129,20 +151,17 @@ def forward(
         constants = {"DUAL": call.dual, "RAGGED": call.keys % tiles.keys != 0, **call.constants(tiles)}
         return Launch(rows * count, arguments, constants, (parts, lses, tiles.queries))
 
-    with call.on_device:
-        parts, lses, most = _tiles.launch(
-            kernels.forward_kernel, call.settings(FORWARD), (*call.inputs, splits), attend
-        )
-        for stream, out in enumerate(outs if lses is not lse else ()):
-            call.over_rows(
-                kernels.join_kernel, most,
-                parts[stream], lses[stream], out, lse[stream], call.heads_of_all, call.heads, call.queries,
-                lses.shape[1], out.stride(),
-            )  # fmt: skip
+    parts, lses, most = _tiles.launch(kernels.forward_kernel, call.settings(FORWARD), (*call.inputs, splits), attend)
+    for stream, out in enumerate(outs if lses is not lse else ()):
+        call.over_rows(
+            kernels.join_kernel, most,
+            parts[stream], lses[stream], out, lse[stream], call.heads_of_all, call.heads, call.queries,
+            lses.shape[1], out.stride(),
+        )  # fmt: skip
     return outs, lse
 
 
-def backward(
+def launch_gradients(
     grads: Sequence[Tensor],
     queries: Sequence[Tensor],
     key: Tensor,
@@ -171,7 +190,7 @@ def backward(
     lse = lse.contiguous()
     delta = torch.empty_like(lse)
 
-    call = _Call(queries, key, values, kernels.INTERPRETING)
+    call = _Call(queries, key, values)
     strides = (call.query[0].stride(), call.key.stride(), call.value[0].stride(), grads[0].stride())
     inputs = (*call.pair(call.query), call.key, *call.pair(call.value), *call.pair(grads), lse, delta)
 
@@ -190,29 +209,27 @@ def backward(
         return Launch(call.count(tiles.queries, call.queries), arguments, constants)
 
     seen = (call.product, call.dual, *inputs)
-    with call.on_device:
-        for stream, (out, grad) in enumerate(zip(outs, grads, strict=True)):
-            call.over_rows(
-                kernels.delta_kernel, ROWS[0],
-                out, grad, delta[stream], call.heads, call.queries, out.stride(), grad.stride(),
-            )  # fmt: skip
-        _tiles.launch(kernels.key_value_gradient_kernel, call.settings(KEY_VALUE_GRADIENT), seen, key_value_gradient)
-        _tiles.launch(kernels.query_gradient_kernel, call.settings(QUERY_GRADIENT), seen, query_gradient)
+    for stream, (out, grad) in enumerate(zip(outs, grads, strict=True)):
+        call.over_rows(
+            kernels.delta_kernel, ROWS[0],
+            out, grad, delta[stream], call.heads, call.queries, out.stride(), grad.stride(),
+        )  # fmt: skip
+    _tiles.launch(kernels.key_value_gradient_kernel, call.settings(KEY_VALUE_GRADIENT), seen, key_value_gradient)
+    _tiles.launch(kernels.query_gradient_kernel, call.settings(QUERY_GRADIENT), seen, query_gradient)
     return query_grads, key_grad, value_grads
 
 
 class _Call:
     """Sizes and options of one call."""
 
-    def __init__(self, queries: Sequence[Tensor], key: Tensor, values: Sequence[Tensor], interpreting: bool) -> None:
+    def __init__(self, queries: Sequence[Tensor], key: Tensor, values: Sequence[Tensor]) -> None:
         self.query, self.key, self.value = alike(queries), key, alike(values)
         self.streams, self.dual = len(queries), len(queries) == 2
         self.batch, self.heads, self.keys, self.width = key.shape
         self.heads_of_all = self.batch * self.heads
         self.queries, self.value_width = queries[0].shape[2], values[0].shape[-1]
         self.sizes = (self.heads_of_all, self.heads, self.queries, self.keys)
-        self.options: dict[str, Any] = {} if interpreting else {"enable_fp_fusion": True}
-        self.upcast = interpreting and key.dtype == torch.bfloat16
+        self.upcast = _triton.interpreting() and key.dtype == torch.bfloat16
         self.product = product(key.dtype, key.device)
         self.inputs = (self.product, key, *self.query, *self.value)
 
@@ -232,21 +249,18 @@ class _Call:
             "UPCAST": self.upcast,
             "num_warps": tiles.warps,
             "num_stages": tiles.stages,
-            **self.options,
+            "enable_fp_fusion": True,
         }
 
     def over_rows(self, kernel: Any, most: int, *arguments: Any) -> None:
         """Launch one of the small kernels, each program of which has some of the queries."""
 
         def prepare(rows: int) -> Launch:
-            constants = {"DV": self.value_width, "BM": rows, "BDV": padded(self.value_width), "num_warps": 4}
-            return Launch(self.count(rows, self.queries), arguments, {**constants, **self.options})
+            constants = {"DV": self.value_width, "BM": rows, "BDV": padded(self.value_width)}
+            options = {"num_warps": 4, "enable_fp_fusion": True}
+            return Launch(self.count(rows, self.queries), arguments, {**constants, **options})
 
         _tiles.launch(kernel, tuple(rows for rows in ROWS if rows <= most), arguments, prepare)
-
-    @property
-    def on_device(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.cuda.device(self.key.device) if self.key.is_cuda else contextlib.nullcontext()
 
     def count(self, tile: int, positions: int) -> int:
         """Return the number of tiles of all heads."""
@@ -279,3 +293,71 @@ def _splits(programs: int, key_tiles: int, device: torch.device) -> int:
         return 1
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     return max(1, min(PROGRAMS_PER_SM * processors // programs, key_tiles // FEWEST_TILES, MOST_SPLITS))
+
+
+# what PyTorch knows of them
+
+
+def empty_lse(query: Tensor, streams: int) -> Tensor:
+    """Allocate ``(streams, B, heads, Nq)``, in float32 unless the tensors are of float64."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    return torch.empty((streams, *query.shape[:3]), dtype=dtype, device=query.device)
+
+
+def _empty_results(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    return empty_like_rows(query, value.shape[-1]), empty_lse(query, 1)
+
+
+def _empty_gradients(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return tuple(empty_like_rows(x, x.shape[-1]) for x in (query, key, value))
+
+
+def _launch_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    (out,), lse = launch_streams([query], key, [value], scale)
+    return out, lse
+
+
+def _launch_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    (d_query,), d_key, (d_value,) = launch_gradients([grad], [query], key, [value], [out], lse, scale)
+    return d_query, d_key, d_value
+
+
+def _plain_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, ...]:
+    results = reference.cross_attention(query, key, value, scale), reference.partition(query, key, scale)
+    return _library.fill(_empty_results(query, key, value, scale), results)
+
+
+def _plain_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+) -> tuple[Tensor, ...]:
+    gradients = _library.derivative(reference.cross_attention, (query, key, value, scale), [grad])
+    return _library.fill(_empty_gradients(grad, query, key, value), gradients)
+
+
+forward_op = _library.define(
+    "cross_attention_forward(Tensor query, Tensor key, Tensor value, float scale) -> (Tensor, Tensor)",
+    launch=_launch_forward,
+    plain=_plain_forward,
+    shapes=_empty_results,
+)
+backward_op = _library.define(
+    "cross_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "
+    "float scale) -> (Tensor, Tensor, Tensor)",
+    launch=_launch_backward,
+    plain=_plain_backward,
+    shapes=_empty_gradients,
+)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, ctx.scale = inputs
+    ctx.save_for_backward(query, key, value, *output)
+
+
+def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *backward_op(grad, *ctx.saved_tensors, ctx.scale), None
+
+
+_library.differentiate(forward_op, save=_save, gradients=_gradients)
