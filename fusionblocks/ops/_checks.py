@@ -57,12 +57,11 @@ def check_scale(scale: float | None) -> None:
 
 def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors in autocast's dtype where autocast is on, as PyTorch's own attention is cast (not float64)."""
-    return tuple(
-        tensor.to(torch.get_autocast_dtype(tensor.device.type))
-        if autocast_enabled(tensor.device.type) and tensor.dtype != torch.float64
-        else tensor
-        for tensor in tensors
-    )
+    device = tensors[0].device.type
+    if not autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
 
 
 def check_temperature_kind(temperature: Tensor, query: Tensor) -> None:

@@ -51,14 +51,30 @@ def differentiate(forward: Any, *, save: Function, gradients: Function) -> None:
         gradients: ``(ctx, *grads)``, calls the operator of the backward pass and returns the gradients of all inputs.
     """
 
-    def once(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        with torch.no_grad():
-            found: tuple[Tensor | None, ...] = gradients(ctx, *grads)
-        if not torch.is_grad_enabled():
-            return found
-        return tuple(None if x is None else _Refusal.apply(x, *ctx.saved_tensors) for x in found)
+    class Differentiated(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                output = forward(*inputs)
+            save(ctx, inputs, output)
+            return output
 
-    torch.library.register_autograd(forward.name(), once, setup_context=save, lib=LIBRARY)
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            with torch.no_grad():
+                found = gradients(ctx, *grads)
+            if not torch.is_grad_enabled():
+                return found
+            return tuple(None if x is None else _Refusal.apply(x, *ctx.saved_tensors) for x in found)
+
+    # ``torch.library.register_autograd`` does the same in three times the time
+    def run(*inputs: Any) -> Any:
+        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+            return Differentiated.apply(*inputs)
+        with torch._C._AutoDispatchBelowAutograd():
+            return forward(*inputs)
+
+    LIBRARY.impl(forward.name().partition("::")[2], run, "Autograd")
 
 
 class _Refusal(torch.autograd.Function):

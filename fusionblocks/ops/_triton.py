@@ -16,24 +16,25 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def refuse(tensors: Sequence[Tensor]) -> str | None:
-    """Return why no Triton kernel can serve these tensors, none when the question is general, or None."""
+    """Return why no Triton kernel can serve tensors of one device, none when the question is general, or None."""
     if not HAS_TRITON:
         return "triton is not installed"
     if not tensors:
         return None if interpreting() or torch.cuda.is_available() else "there is no CUDA device"
+    first = tensors[0]
     for tensor in tensors:
         if tensor.dtype not in DTYPES:
             return f"{str(tensor.dtype).removeprefix('torch.')} is left to torch"
-        if not tensor.is_cuda and not (tensor.is_cpu and interpreting()):
-            hint = ", which the kernels serve where TRITON_INTERPRET=1" if tensor.is_cpu else ""
-            return f"tensors are on {tensor.device.type}{hint}"
         if tensor.numel() == 0:
             return "a tensor is empty"
-    if tensors[0].is_cpu:
+    if first.is_cpu and interpreting():
         return None
+    if not first.is_cuda:
+        hint = ", which the kernels serve where TRITON_INTERPRET=1" if first.is_cpu else ""
+        return f"tensors are on {first.device.type}{hint}"
     if torch.version.hip is not None:
         return "the kernels are written for NVIDIA devices"
-    device = torch.cuda.get_device_properties(tensors[0].device)  # a constant to torch.compile
+    device = torch.cuda.get_device_properties(first.device)  # a constant to torch.compile
     if device.major < OLDEST:
         return f"compute capability {OLDEST}.0 is needed, the device has {device.major}.{device.minor}"
     return None

@@ -58,7 +58,7 @@ def launch_forward(query: Tensor, key: Tensor, value: Tensor, temperature: Tenso
     """Return the output, and for the backward pass attention, cosines ``(B, H, C, C)`` and inverse norms."""
     from fusionblocks.ops.channel_attention import kernels
 
-    out, attention, cosines, scales = _empty_results(query, key, value, temperature, projection)
+    out, attention, cosines, scales = empty_results(query, key, value, temperature, projection)
     products, squares = _reduce(query, key, merged=False, norms=True)
     results = (temperature.contiguous(), attention, cosines, scales)
     _of_matrices(kernels.attend_kernel, query, (products, squares, *results), HALF=query.dtype == torch.float16)
@@ -251,7 +251,7 @@ def _ceildiv(size: int, tile: int) -> int:
 # what PyTorch knows of them
 
 
-def _empty_results(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, projection: Tensor | None) -> Saved:
+def empty_results(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, projection: Tensor | None) -> Saved:
     """Allocate the results: the output laid out as ``value`` is, and what the backward pass needs."""
     batch, heads, channels, positions = query.shape
     exact = torch.float64 if query.dtype == torch.float64 else torch.float32
@@ -284,7 +284,7 @@ def _plain_forward(
     cosines = reference.cosines(query, key)
     scales = torch.stack([1 / reference.norms(x).squeeze(-1) for x in (query, key)], dim=2)
     out = reference.channel_attention(query, key, value, temperature, projection)
-    rooms = _empty_results(query, key, value, temperature, projection)
+    rooms = empty_results(query, key, value, temperature, projection)
     return _library.fill(rooms, (out, reference.weights(cosines, temperature), cosines, scales))
 
 
@@ -307,7 +307,7 @@ forward_op = _library.define(
     "-> (Tensor, Tensor, Tensor, Tensor)",
     launch=launch_forward,
     plain=_plain_forward,
-    shapes=_empty_results,
+    shapes=empty_results,
 )
 backward_op = _library.define(
     "channel_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor temperature, "

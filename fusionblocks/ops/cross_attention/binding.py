@@ -304,7 +304,8 @@ def empty_lse(query: Tensor, streams: int) -> Tensor:
     return torch.empty((streams, *query.shape[:3]), dtype=dtype, device=query.device)
 
 
-def _empty_results(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def empty_results(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Allocate a result, in memory as the query lies, and the logarithms."""
     return empty_like_rows(query, value.shape[-1]), empty_lse(query, 1)
 
 
@@ -326,7 +327,7 @@ def _launch_backward(
 
 def _plain_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, ...]:
     results = reference.cross_attention(query, key, value, scale), reference.partition(query, key, scale)
-    return _library.fill(_empty_results(query, key, value, scale), results)
+    return _library.fill(empty_results(query, key, value, scale), results)
 
 
 def _plain_backward(
@@ -340,7 +341,7 @@ forward_op = _library.define(
     "cross_attention_forward(Tensor query, Tensor key, Tensor value, float scale) -> (Tensor, Tensor)",
     launch=_launch_forward,
     plain=_plain_forward,
-    shapes=_empty_results,
+    shapes=empty_results,
 )
 backward_op = _library.define(
     "cross_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "

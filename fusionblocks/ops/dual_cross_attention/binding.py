@@ -55,9 +55,10 @@ def _launch_backward(
 # what PyTorch knows of them
 
 
-def _empty_results(
+def empty_results(
     query_a: Tensor, query_b: Tensor, key: Tensor, value_a: Tensor, value_b: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Allocate both results, in memory as the query lies, and the logarithms."""
     width = value_a.shape[-1]
     return empty_like_rows(query_a, width), empty_like_rows(query_a, width), empty_lse(query_a, 2)
 
@@ -73,7 +74,7 @@ def _plain_forward(
 ) -> tuple[Tensor, ...]:
     outs = reference.dual_cross_attention(query_a, query_b, key, value_a, value_b, scale)
     lse = torch.cat([partition(query, key, scale) for query in (query_a, query_b)])
-    return _library.fill(_empty_results(query_a, query_b, key, value_a, value_b, scale), (*outs, lse))
+    return _library.fill(empty_results(query_a, query_b, key, value_a, value_b, scale), (*outs, lse))
 
 
 def _plain_backward(grad_a: Tensor, grad_b: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
@@ -87,7 +88,7 @@ forward_op = _library.define(
     "float scale) -> (Tensor, Tensor, Tensor)",
     launch=_launch_forward,
     plain=_plain_forward,
-    shapes=_empty_results,
+    shapes=empty_results,
 )
 backward_op = _library.define(
     "dual_cross_attention_backward(Tensor grad_a, Tensor grad_b, Tensor query_a, Tensor query_b, Tensor key, "

@@ -202,9 +202,10 @@ def empty_map(like: Tensor, width: int) -> Tensor:
     return like.new_empty((batch, groups, width, pixels))
 
 
-def _empty_result(
+def empty_results(
     image: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, residual: bool
 ) -> Tensor:
+    """Allocate a result, in memory as the map lies."""
     return empty_map(image, value.shape[-1])
 
 
@@ -239,7 +240,7 @@ forward_op = _library.define(
     "-> Tensor",
     launch=launch_forward,
     plain=_plain_forward,
-    shapes=_empty_result,
+    shapes=empty_results,
 )
 backward_op = _library.define(
     "folded_token_attention_backward(Tensor gradient, Tensor image, Tensor key, Tensor value, Tensor? bias, "

@@ -71,7 +71,7 @@ def launch_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> t
     to_try = folded.settings(query, tokens, width, value_width)
     call = (query, key, value, one_map, switches["PRECISION"])
     parts, block = _tiles.launch(kernels.forward_kernel, to_try, call, attend)
-    answer, logarithms = _empty_results(query, key, value, scale)
+    answer, logarithms = empty_results(query, key, value, scale)
     splits, value_tiles = parts[0].shape[2], ceildiv(value_width, block)
 
     def combine(rows: int) -> Launch:
@@ -118,7 +118,8 @@ def launch_backward(
 # what PyTorch knows of them
 
 
-def _empty_results(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def empty_results(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Allocate answers and logarithms."""
     exact = torch.promote_types(query.dtype, torch.float32)
     answer = query.new_empty((*query.shape[:3], value.shape[2]))
     return answer, query.new_empty(query.shape[:3], dtype=exact)
@@ -136,7 +137,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
 
 def _plain_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, ...]:
     results = _attend(query, key, value, scale), partition(query, key.mT, scale)[0]
-    return _library.fill(_empty_results(query, key, value, scale), results)
+    return _library.fill(empty_results(query, key, value, scale), results)
 
 
 def _plain_backward(
@@ -150,7 +151,7 @@ forward_op = _library.define(
     "token_attention_forward(Tensor query, Tensor key, Tensor value, float scale) -> (Tensor, Tensor)",
     launch=launch_forward,
     plain=_plain_forward,
-    shapes=_empty_results,
+    shapes=empty_results,
 )
 backward_op = _library.define(
     "token_attention_backward(Tensor gradient, Tensor query, Tensor key, Tensor value, Tensor answer, "
