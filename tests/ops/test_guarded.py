@@ -19,6 +19,9 @@ from tests.ops.operator_tester import random_tensors, relative_rms
 from tests.ops.test_channel_attention import formula as channel_formula
 from tests.ops.test_channel_attention import projected_formula
 
+triton = pytest.importorskip("triton")
+tl = pytest.importorskip("triton.language")
+
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="needs TRITON_INTERPRET=1"),
@@ -109,6 +112,23 @@ def run(function: Callable[..., Any], tensors: dict[str, Tensor]) -> tuple[list[
 
 def cotangent(out: Tensor) -> Tensor:
     return random_tensors(3, grad=tuple(out.shape))["grad"].to(out)
+
+
+@pytest.mark.parametrize("side", ["reads", "writes"])
+def test_the_guards_see_an_access_beyond(side: str) -> None:
+    guards = Guards()
+    x, y = guards.holding(torch.ones(5)), guards.holding(torch.ones(5))
+    with pytest.raises(Exception, match="a kernel (read|wrote) beyond its tensor"), guards.allocating():
+        copy_kernel[(1,)](x, y, 8 if side == "reads" else 5, 8 if side == "writes" else 5, B=8)
+    with guards.allocating():
+        copy_kernel[(1,)](x, y, 5, 5, B=8)
+
+
+@triton.jit
+def copy_kernel(p_x, p_y, X, Y, B: tl.constexpr):
+    """Copy X numbers to Y places."""
+    o = tl.arange(0, B)
+    tl.store(p_y + o, tl.load(p_x + o, o < X, 0.0), o < Y)
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns"])
