@@ -210,20 +210,21 @@ def test_outputs_that_are_not_asked_for_are_none(networks, name: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 35), (torch.float16, 50)])
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_returns_float32_near_the_original(networks, name: str) -> None:
+def test_halves_return_float32_near_the_original(networks, name: str, dtype: torch.dtype, least: float) -> None:
     model, inputs = networks[name], pair(name, 96, 96)
-    fast = fb.optimize(model, torch.bfloat16)
-    kept = {parameter.dtype for parameter in fast.parameters()} - {torch.bfloat16}
+    fast = fb.optimize(model, dtype)
+    kept = {parameter.dtype for parameter in fast.parameters()} - {dtype}
     assert kept == ({torch.float32} if name == "psfusion" else set())  # its details at full resolution
     output = fast(**inputs)
     assert {value.dtype for value in tensors(output).values()} == {torch.float32}
     error = (output.fused - model(**inputs).fused).square().mean()
-    assert -10 * torch.log10(error) > 35
+    assert -10 * torch.log10(error) > least
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-4), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-4), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
 def test_sgdfuse_draws_the_same_noise(dtype: torch.dtype | None, tolerance: float) -> None:
     torch.manual_seed(0)
     model = fb.SGDFuse(channels=8, norm_groups=4, transformer_channels=8, num_inference_steps=8).eval()
@@ -237,7 +238,7 @@ def test_sgdfuse_draws_the_same_noise(dtype: torch.dtype | None, tolerance: floa
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-4), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-4), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
 def test_smfnet_still_reconstructs(networks, dtype: torch.dtype | None, tolerance: float) -> None:
     model, inputs = networks["smfnet"], pair("smfnet", 64, 64)
     expected, got = model.reconstruct(**inputs), fb.optimize(model, dtype).reconstruct(**inputs)
@@ -269,8 +270,8 @@ def test_wrong_arguments_are_refused_by_name(networks) -> None:
         fb.optimize("psfusion")
     with pytest.raises(ValueError, match="outputs are those of a FusionModel.*Linear"):
         fb.optimize(nn.Linear(2, 2), outputs=("fused",))
-    with pytest.raises(ValueError, match=r"dtype.*float16"):
-        fb.optimize(model, torch.float16)
+    with pytest.raises(ValueError, match=r"dtype.*float16, got torch.float64"):
+        fb.optimize(model, torch.float64)
     with pytest.raises(ValueError, match=r"segmentatoin.*did you mean 'segmentation'"):
         fb.optimize(model, outputs=("segmentatoin",))
     with pytest.raises(TypeError, match="sequence"):

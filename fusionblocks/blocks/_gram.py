@@ -20,6 +20,8 @@ class Gram:
     def add(self, query: Tensor, key: Tensor) -> None:
         """Add a strip of queries and keys ``(B, C, h, W)``, every pixel once."""
         query, key = (rearrange(x, "b c h w -> b (h w) c") for x in (query, key))
+        if query.dtype == torch.float16:  # sums over thousands of pixels exceed it
+            query, key = query.float(), key.float()
         # of a strip in its own dtype, of the map in float64
         products = [of_query.mT @ of_key for of_query, of_key in zip(query, key, strict=True)]  # bmm would copy
         sums = [x.double() for x in (torch.stack(products), query.square().sum(dim=1), key.square().sum(dim=1))]

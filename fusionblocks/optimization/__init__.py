@@ -26,7 +26,7 @@ from fusionblocks.optimization.rewriting import convert, rewrite
 __all__ = ["optimize"]
 
 Module = TypeVar("Module", bound=nn.Module)
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ def optimize(model: Module, dtype: torch.dtype | None = None, *, outputs: Sequen
 
     Args:
         model: A network or any other module; it is not changed. A guide that is attached to it is shared, not copied.
-        dtype: ``torch.bfloat16`` computes in bfloat16, which costs accuracy, and returns float32; None keeps the
-            network's precision, ``torch.float32`` converts to it.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` computes in that, which costs accuracy, and returns float32;
+            None keeps the network's precision, ``torch.float32`` converts to it. On a CPU float16 is slow.
         outputs: The extras of :class:`~fusionblocks.FusionOutput` to compute beside ``fused``, for example
             ``("fused",)`` for none or ``("fused", "segmentation")``; the others are None. By default all. It is for
             a :class:`~fusionblocks.FusionModel` alone.
@@ -84,7 +84,7 @@ def optimize(model: Module, dtype: torch.dtype | None = None, *, outputs: Sequen
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype must be None, torch.float32 or torch.bfloat16, got {dtype}")
+        raise ValueError(f"dtype must be None, torch.float32, torch.bfloat16 or torch.float16, got {dtype}")
     if outputs is not None and not isinstance(model, FusionModel):
         raise ValueError(f"outputs are those of a FusionModel, got outputs={outputs!r} for a {type(model).__name__}")
     before: Settings | None = getattr(model, "optimization", None)
