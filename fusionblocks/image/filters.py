@@ -44,9 +44,11 @@ def gaussian_kernel(
         size = 2 * int(4 * sigma + 0.5) + 1
     if not isinstance(size, int) or isinstance(size, bool) or size < 1 or size % 2 == 0:
         raise ValueError(f"size must be a positive odd number, got {size!r}")
-    offset = torch.arange(size, dtype=torch.float64) - size // 2  # on the CPU: not every device has float64
-    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-    return (kernel / kernel.sum()).to(dtype or torch.get_default_dtype()).to(device)
+    # made on the device: what is copied to a GPU at each call keeps a CUDA graph from being captured
+    device = torch.get_default_device() if device is None else torch.device(device)
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    offset = torch.arange(size, dtype=precise, device=device) - size // 2
+    return (offset.square() * (-0.5 / sigma**2)).softmax(0).to(dtype or torch.get_default_dtype())
 
 
 def gaussian_blur(x: Tensor, sigma: float, size: int | None = None, *, border: Border = "reflect") -> Tensor:
