@@ -21,6 +21,7 @@ from fusionblocks.optimization import (  # noqa: F401  (each declares fast class
     psfusion,
     sgafusion,
 )
+from fusionblocks.optimization.cuda_graphs import with_graphs
 from fusionblocks.optimization.rewriting import convert, rewrite
 
 __all__ = ["optimize"]
@@ -38,7 +39,13 @@ class Settings:
     """The extras of :class:`FusionOutput` to keep, None for all."""
 
 
-def optimize(model: Module, dtype: torch.dtype | None = None, *, outputs: Sequence[str] | None = None) -> Module:
+def optimize(
+    model: Module,
+    dtype: torch.dtype | None = None,
+    *,
+    outputs: Sequence[str] | None = None,
+    cuda_graph: bool = False,
+) -> Module:
     """Return a copy of a network that computes the same, faster and in less memory, for inference alone.
 
     Norms are folded into the convolutions before them, convolutions with nothing between them composed, branches
@@ -59,13 +66,17 @@ def optimize(model: Module, dtype: torch.dtype | None = None, *, outputs: Sequen
         outputs: The extras of :class:`~fusionblocks.FusionOutput` to compute beside ``fused``, for example
             ``("fused",)`` for none or ``("fused", "segmentation")``; the others are None. By default all. It is for
             a :class:`~fusionblocks.FusionModel` alone.
+        cuda_graph: Record the forward pass as a CUDA graph for each shape of the inputs, and replay it: a GPU need not
+            wait for the host between kernels. The copy's ``cuda_graphs`` says how many recordings are kept, whether
+            results are copies, and frees them; what cannot be recorded runs as usual, with a warning. Change weights in
+            place or by ``load_state_dict`` alone.
 
     Returns:
         The copy, of the same class or one that is derived from it, in evaluation mode; nothing in it requires
         gradients.
 
     Raises:
-        TypeError: If ``model`` is no module, or ``outputs`` is a string.
+        TypeError: If ``model`` is no module, ``outputs`` is a string, or ``cuda_graph`` is no bool.
         ValueError: If ``dtype`` is another one, or ``outputs`` names something that is no output, or ``model`` has
             none of these.
 
@@ -87,6 +98,8 @@ def optimize(model: Module, dtype: torch.dtype | None = None, *, outputs: Sequen
         raise ValueError(f"dtype must be None, torch.float32, torch.bfloat16 or torch.float16, got {dtype}")
     if outputs is not None and not isinstance(model, FusionModel):
         raise ValueError(f"outputs are those of a FusionModel, got outputs={outputs!r} for a {type(model).__name__}")
+    if not isinstance(cuda_graph, bool):
+        raise TypeError(f"cuda_graph must be a bool, got {type(cuda_graph).__name__}")
     before: Settings | None = getattr(model, "optimization", None)
 
     # a guide is no part of its network and may be large
@@ -105,6 +118,8 @@ def optimize(model: Module, dtype: torch.dtype | None = None, *, outputs: Sequen
         fast.save_pretrained = _refuse_to_save
         fast.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
         fast.register_forward_hook(_finish)
+    if cuda_graph and not hasattr(fast, "cuda_graphs"):
+        with_graphs(fast)
     return convert(fast, dtype).to(memory_format=torch.channels_last)
 
 
