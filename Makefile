@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install lint format type doctest docs test test-cpu test-kernels test-oldest demo picture clean
+.PHONY: help install lint format type doctest docs test test-cpu test-kernels test-oldest demo gpu picture clean
 
 help: ## Show the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -71,6 +71,10 @@ test-oldest: ## Run kernel and CPU tests with the lowest supported versions, in 
 
 demo: $(VENV)/.installed ## Fuse a synthetic pair and say where the pictures are.
 	$(BIN)/fusionblocks demo --output outputs/demo
+
+# With the Python that has torch and triton: it installs nothing. On a machine with a CUDA device it takes nine minutes.
+gpu: ## Test and measure on a GPU; without one, a dry run.
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
 
 picture: $(VENV)/.installed-dev ## Draw the tracked pictures again: the README's and the degradations'.
 	$(BIN)/python docs/pictures.py

@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -26,30 +26,71 @@ LEAST_REPEATS, MOST_REPEATS = 3, 100
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once, so that using it again is seen
 
 
-class Pool(Protocol):
-    """A process that runs functions; ``multiprocessing``'s pools are."""
+class Process(Protocol):
+    """What runs functions."""
 
     def apply(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Run a function there and return its result."""
+
+
+class OwnProcess:
+    """A process that runs functions one by one, and is replaced after one that failed or took too long.
+
+    A fault on a GPU spoils all that follows in its process, and what hangs would never end.
+
+    Args:
+        environment: Variables that it starts with.
+        cap: Seconds that a function may take, None for any.
+    """
+
+    def __init__(self, environment: Mapping[str, str], cap: float | None) -> None:
+        self._environment, self._cap = environment, cap
+        self._pool: Any = None
+
+    def apply(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Run a function there and return its result.
+
+        Raises:
+            TimeoutError: If it takes longer than the cap.
+            Exception: What the function raises.
+        """
+        if self._pool is None:
+            with mock.patch.dict(os.environ, self._environment):
+                self._pool = multiprocessing.get_context("spawn").Pool(1)
+        try:
+            return self._pool.apply_async(function, arguments).get(self._cap)
+        except multiprocessing.TimeoutError:
+            self.end()
+            raise TimeoutError(f"it took more than {self._cap:.0f} s") from None
+        except Exception:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the process; the next function starts another."""
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
 
 
 @dataclass(frozen=True)
 class Workers:
     """Two processes: memory is counted where freed memory is given back, which would cost time."""
 
-    times: Pool
-    memory: Pool
+    times: Process
+    memory: Process
 
 
 @contextmanager
-def workers() -> Iterator[Workers]:
-    """Start both processes, and end them."""
-    context = multiprocessing.get_context("spawn")
-    with ExitStack() as stack:
-        times = stack.enter_context(context.Pool(1))
-        with mock.patch.dict(os.environ, RETURNING):
-            memory = stack.enter_context(context.Pool(1))
+def workers(place: str = "cpu", cap: float | None = None) -> Iterator[Workers]:
+    """Make both processes, and end them; a GPU counts its memory itself, so there one does both."""
+    times = OwnProcess({}, cap)
+    memory = OwnProcess(RETURNING, cap) if place == "cpu" else times
+    try:
         yield Workers(times, memory)
+    finally:
+        times.end()
+        memory.end()
 
 
 Clock = Callable[[Call], harness.Seconds]

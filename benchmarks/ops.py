@@ -36,8 +36,13 @@ Sizes = Mapping[str, int]
 Implementation = Callable[..., Sequence[Tensor]]
 
 OURS = "fusionblocks"
+"""As a user calls it: the backend is chosen automatically."""
+KERNELS = "kernels"
+"""The same with ``backend="triton"``: whether it is right and faster than the best of PyTorch decides the choice."""
 REFERENCE = "reference"
 SDPA = "sdpa"
+TOGETHER = "sdpa, both at once"
+SECONDS_ON_A_GPU = 0.3
 LIMITS = {"float32": 3e-5, "tf32": 3e-3, "bfloat16": 3e-2, "float16": 5e-3}
 """Largest relative RMS difference to the reference in float64."""
 
@@ -86,7 +91,7 @@ class OpCase:
         return dataclasses.replace(self, sizes=sizes, seconds=0.0)
 
     def implementations(self, place: str) -> list[str]:
-        return list(OPERATORS[self.name].variants)
+        return [*OPERATORS[self.name].variants, *([KERNELS] if place == "cuda" else [])]
 
     def prepare(self, names: Sequence[str], device: torch.device) -> dict[str, Call]:
         inputs = [x.to(device, DTYPES[self.precision]) for x in OPERATORS[self.name].inputs(self.sizes)]
@@ -101,11 +106,22 @@ class OpCase:
         return Agreement(relative_rms(got, truth), LIMITS[self.precision])
 
     def _variant(self, name: str) -> Implementation:
-        variant = OPERATORS[self.name].variants[name.removesuffix(COMPILED)]
+        base = name.removesuffix(COMPILED)
+        variant = OPERATORS[self.name].variants[OURS if base == KERNELS else base]
+        if base == KERNELS:
+            variant = by_kernels(variant)
         return compiled(variant) if name.endswith(COMPILED) else variant
 
     def _call(self, variant: Implementation, inputs: Sequence[Tensor]) -> Call:
         return (forward_and_backward if self.backward else forward_only)(variant, inputs)
+
+
+def by_kernels(variant: Implementation) -> Implementation:
+    def run(*inputs: Tensor) -> Sequence[Tensor]:
+        with ops.backend("triton"):
+            return variant(*inputs)
+
+    return run
 
 
 def single(function: Callable[..., Tensor], **keywords: float) -> Implementation:
@@ -189,6 +205,7 @@ DUAL: Mapping[str, Implementation] = {
     PUBLISHED: published_ops.dual_cross_attention,
     REFERENCE: lambda *inputs: dual_reference.dual_cross_attention(*inputs, 1.0),
     SDPA: two_sdpa,
+    TOGETHER: lambda *inputs: ops.dual_cross_attention(*inputs, scale=1.0, backend="sdpa"),
     OURS: lambda *inputs: ops.dual_cross_attention(*inputs, scale=1.0),
 }
 
@@ -298,7 +315,7 @@ OPERATORS: dict[str, OpBenchmark] = {
 
 PIXELS = 480 * 640
 BOTH, GPU = ("cpu", "cuda"), ("cuda",)
-FORWARD, TRAINING = (False,), (False, True)
+FORWARD, BACKWARD, TRAINING = (False,), (True,), (False, True)
 
 # operator, passes, devices (matrices of 32400 x 32400 are left to GPUs), sizes
 DECLARED: list[tuple[str, tuple[bool, ...], tuple[str, ...], Sizes]] = [
@@ -312,11 +329,16 @@ DECLARED: list[tuple[str, tuple[bool, ...], tuple[str, ...], Sizes]] = [
     ("folded_token_attention", FORWARD, BOTH, {"B": 1, "C": 128, "N": PIXELS, "T": 16}),
     ("folded_token_attention", FORWARD, BOTH, {"B": 1, "C": 128, "N": PIXELS, "T": 50}),
     ("token_attention", FORWARD, BOTH, {"B": 1, "heads": 2, "N": PIXELS, "d": 64, "T": 16}),
+    ("folded_token_attention", BACKWARD, GPU, {"B": 1, "C": 128, "N": PIXELS, "T": 16}),
+    ("token_attention", BACKWARD, GPU, {"B": 1, "heads": 2, "N": PIXELS, "d": 64, "T": 16}),
+    ("channel_attention", TRAINING, GPU, {"B": 1, "heads": 8, "C": 8, "N": 65536}),
+    ("cross_attention", BACKWARD, GPU, {"B": 1, "heads": 1, "N": 4800, "d": 64}),
 ]
 CASES: list[OpCase] = [
-    # TF32 is a GPU's own way to multiply float32
-    OpCase(name, sizes, precision, backward, GPU if precision == "tf32" else devices)
+    # TF32 is a GPU's own way to multiply float32, and float16 is slow on a CPU
+    OpCase(name, sizes, precision, backward, (place,), SECONDS_ON_A_GPU if place == "cuda" else 3.0)
     for name, passes, devices, sizes in DECLARED
     for backward in passes
-    for precision in ("float32", "tf32", "bfloat16")
+    for place in devices
+    for precision in (("float32", "bfloat16") if place == "cpu" else ("float32", "tf32", "bfloat16", "float16"))
 ]

@@ -26,7 +26,7 @@ SUITES: Mapping[str, Sequence[Case]] = {"ops": ops.CASES, "networks": networks.C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the status is 1 if a case was refused, 2 for bad arguments."""
+    """Run the command; the status is 1 if a case has no row, 2 for bad arguments."""
     names = sorted({case.name for cases in SUITES.values() for case in cases})
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="name", help=f"what to run [all]: {', '.join([*SUITES, *names])}")
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compile", action="store_true", help="add torch.compile of everything; slow to start")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads [2]")
     parser.add_argument("--repeats", type=int, help="timed rounds of a case [as many as fit a few seconds]")
+    parser.add_argument("--cap", type=float, help="seconds that a case may take; after that the next one begins")
     parser.add_argument("--output", type=Path, help="folder of the tables [benchmarks/results]")
     options = parser.parse_args(arguments)
     for name in options.names:
@@ -53,12 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not selected:
         parser.error("no case fits what was asked for")
     refused = False
-    with workers() as processes:
+    with workers(options.device, options.cap) as processes:
         for suite, case in selected:
             try:
                 rows = measure(case, settings, processes)
-            except DisagreementError as error:
-                print(f"{titled(case)}: {error}; nothing is reported", file=sys.stderr, flush=True)
+            except Exception as error:  # whatever one case does, the next one runs
+                reason = str(error).strip() if isinstance(error, (DisagreementError, TimeoutError)) else repr(error)
+                print(f"{titled(case)}: {reason}; nothing is reported", file=sys.stderr, flush=True)
                 refused = True
                 continue
             if output is not None:
