@@ -242,3 +242,46 @@ def test_lawful_import_passes(path: str, source: str) -> None:
 def test_the_message_says_where_what_and_why() -> None:
     (message,) = violations("blocks/sdfm.py", "import torch\nimport triton\n")
     assert message == "blocks/sdfm.py:2: imports triton: triton is imported by ops/*/kernels.py alone"
+
+
+# operators
+
+PARTS = {"__init__.py", "reference.py", "kernels.py", "binding.py"}
+OPERATORS = sorted(folder.name for folder in (PACKAGE / "ops").iterdir() if (folder / "__init__.py").exists())
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_have_one_shape(name: str) -> None:
+    """The same files with the same names in each; two streams have the kernels of one."""
+    files = {path.name for path in (PACKAGE / "ops" / name).glob("*.py")}
+    assert files == (PARTS - {"kernels.py"} if name == "dual_cross_attention" else PARTS)
+    binding = ast.parse((PACKAGE / "ops" / name / "binding.py").read_text())
+    named = {node.name for node in binding.body if isinstance(node, ast.FunctionDef)}
+    named |= {ast.unparse(target) for node in binding.body if isinstance(node, ast.Assign) for target in node.targets}
+    named |= {alias.name for node in binding.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    expected = {name, "refuse", "launch_forward", "launch_backward", "empty_results", "forward_op", "backward_op"}
+    assert expected <= named
+
+
+def test_operators_import_each_other_without_a_circle() -> None:
+    """Imports inside functions count too."""
+    files = {f"fusionblocks.ops.{path[4:-3].replace('/', '.')}": path for path in FILES if path.startswith("ops/")}
+    modules = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
+        targets = {target for _, target, _ in imports(ast.parse((PACKAGE / path).read_text()), package)}
+        graph[module] = {
+            found
+            for target in targets
+            if (found := target if target in modules else target.rpartition(".")[0]) in modules and found != module
+        }
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " imports ".join((*way[way.index(module) :], module))
+        for target in graph[module]:
+            visit(target, (*way, module))
+
+    assert len(graph) > 20
+    for module in graph:
+        visit(module, ())

@@ -313,14 +313,16 @@ def _empty_gradients(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_
     return tuple(empty_like_rows(x, x.shape[-1]) for x in (query, key, value))
 
 
-def _launch_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def launch_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return the result of one stream and the logarithms of its partition sums."""
     (out,), lse = launch_streams([query], key, [value], scale)
     return out, lse
 
 
-def _launch_backward(
+def launch_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value of one stream."""
     (d_query,), d_key, (d_value,) = launch_gradients([grad], [query], key, [value], [out], lse, scale)
     return d_query, d_key, d_value
 
@@ -339,14 +341,14 @@ def _plain_backward(
 
 forward_op = _library.define(
     "cross_attention_forward(Tensor query, Tensor key, Tensor value, float scale) -> (Tensor, Tensor)",
-    launch=_launch_forward,
+    launch=launch_forward,
     plain=_plain_forward,
     shapes=empty_results,
 )
 backward_op = _library.define(
     "cross_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "
     "float scale) -> (Tensor, Tensor, Tensor)",
-    launch=_launch_backward,
+    launch=launch_backward,
     plain=_plain_backward,
     shapes=_empty_gradients,
 )

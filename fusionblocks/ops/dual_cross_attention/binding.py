@@ -35,17 +35,19 @@ def dual_cross_attention(
 # launches
 
 
-def _launch_forward(
+def launch_forward(
     query_a: Tensor, query_b: Tensor, key: Tensor, value_a: Tensor, value_b: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the results of both streams and the logarithms of their partition sums."""
     (out_a, out_b), lse = launch_streams([query_a, query_b], key, [value_a, value_b], scale)
     return out_a, out_b, lse
 
 
-def _launch_backward(
+def launch_backward(
     grad_a: Tensor, grad_b: Tensor, query_a: Tensor, query_b: Tensor, key: Tensor, value_a: Tensor, value_b: Tensor,
     out_a: Tensor, out_b: Tensor, lse: Tensor, scale: float,
 ) -> Gradients:  # fmt: skip
+    """Return the gradients of the queries, the key and the values."""
     (d_query_a, d_query_b), d_key, (d_value_a, d_value_b) = launch_gradients(
         [grad_a, grad_b], [query_a, query_b], key, [value_a, value_b], [out_a, out_b], lse, scale
     )
@@ -86,7 +88,7 @@ def _plain_backward(grad_a: Tensor, grad_b: Tensor, *inputs: Any) -> tuple[Tenso
 forward_op = _library.define(
     "dual_cross_attention_forward(Tensor query_a, Tensor query_b, Tensor key, Tensor value_a, Tensor value_b, "
     "float scale) -> (Tensor, Tensor, Tensor)",
-    launch=_launch_forward,
+    launch=launch_forward,
     plain=_plain_forward,
     shapes=empty_results,
 )
@@ -94,7 +96,7 @@ backward_op = _library.define(
     "dual_cross_attention_backward(Tensor grad_a, Tensor grad_b, Tensor query_a, Tensor query_b, Tensor key, "
     "Tensor value_a, Tensor value_b, Tensor out_a, Tensor out_b, Tensor lse, float scale) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    launch=_launch_backward,
+    launch=launch_backward,
     plain=_plain_backward,
     shapes=_empty_gradients,
 )
