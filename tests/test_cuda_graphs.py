@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import fusionblocks as fb
-from fusionblocks.optimization import cuda_graphs
+from fusionblocks.optimization import cuda_graphs, fusing
 from fusionblocks.optimization.cuda_graphs import CudaGraphs
 from tests.helpers.networks import NARROW, pair, trained_like
 
@@ -201,7 +201,58 @@ def test_what_cannot_be_recorded_runs_and_is_told_once(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert doubling(torch.ones(2))["twice"].tolist() == [2, 2]
-    assert recorder.recorded == 1  # it is not tried again
+    assert recorder.recorded == 2  # with compiled tails and without; it is not tried again
+
+
+@torch.no_grad()
+def test_tails_are_compiled_while_recording_alone(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(fusing, "compiled", lambda function: names.append(function.__name__) or function)
+    model = trained_like("psfusion", **NARROW["psfusion"])
+    fast, inputs = fb.optimize(model, cuda_graph=True), pair("psfusion", 64, 64)
+    torch.testing.assert_close(fast(**inputs).fused, model(**inputs).fused, rtol=0, atol=1e-4)
+    assert set(names) == {"gated_merge", "recalibrated", "modulated", "gated"}
+    names.clear()
+    fb.optimize(model)(**inputs)
+    assert not names
+
+
+@torch.no_grad()
+def test_without_a_compiler_the_tails_run_as_they_are(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(function: Callable[..., Any]) -> Any:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(fusing, "compiled", fail)
+    model = trained_like("psfusion", **NARROW["psfusion"])
+    fast, inputs = fb.optimize(model, cuda_graph=True), pair("psfusion", 64, 64)
+    torch.testing.assert_close(fast(**inputs).fused, model(**inputs).fused, rtol=0, atol=1e-4)
+    assert recorder.replayed == 1
+
+
+@torch.no_grad()
+def test_bad_input_raises_as_it_does_without(recorder: Recorder) -> None:
+    fast = fb.optimize(trained_like("fusionblocks", channels=8), cuda_graph=True)
+    with pytest.raises(ValueError, match="visible"):
+        fast(torch.rand(1, 1, 8, 8), torch.rand(1, 3, 8, 9))
+
+
+@torch.no_grad()
+def test_compiled_tails_are_the_same_functions() -> None:
+    maps = [torch.randn(2, 8, 9, 7) for _ in range(3)]
+    numbers = [torch.randn(2, 8, 1, 1) for _ in range(3)]
+    calls = {
+        fusing.gated_merge: (*maps[:2], torch.randn(2, 16, 1, 1), maps[2], numbers[0]),
+        fusing.recalibrated: (*maps[:2], torch.randn(2, 16, 1, 1)),
+        fusing.modulated: (maps[0].bfloat16(), *numbers[:2], maps[1].bfloat16(), maps[2].bfloat16()),
+        fusing.gated: (*maps[:2], numbers[0]),
+    }
+    for function, tensors in calls.items():
+        expected = function(*tensors)
+        with fusing.fusing():  # in between a compiled one does not round to bfloat16
+            tolerance = (
+                {"rtol": 2e-2, "atol": 2e-2} if expected.dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
+            )
+            torch.testing.assert_close(function(*tensors), expected, **tolerance)
 
 
 @torch.no_grad()

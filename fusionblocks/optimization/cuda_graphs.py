@@ -16,6 +16,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from fusionblocks._support.autocast import autocast_enabled
 from fusionblocks.blocks._same import plain_class
 from fusionblocks.models.base import FusionModel
+from fusionblocks.optimization.fusing import fusing
 
 WARM_UPS = 3  # runs before a recording: kernels are compiled and chosen, and the allocator finds its sizes
 
@@ -100,11 +101,16 @@ class CudaGraphs:
             own = [torch.empty_like(x).copy_(x) if isinstance(x, Tensor) else x for x in leaves]
             inputs = [x for x in own if isinstance(x, Tensor)]
             args, kwargs = tree_unflatten(own, structure)
-            try:
-                graph, outputs = record(lambda: function(*args, **kwargs), self._shared_pool)
-            except RuntimeError as error:
-                return f"an operation cannot be recorded ({str(error).splitlines()[0]})"
-        return Recording(graph, inputs, outputs)
+            for fuse in (True, False):  # without a compiler for the tails, they run as they are
+                try:
+                    with fusing(fuse):
+                        graph, outputs = record(lambda: function(*args, **kwargs), self._shared_pool)
+                    return Recording(graph, inputs, outputs)
+                except (TypeError, ValueError):  # of bad input
+                    raise
+                except Exception as error:
+                    reason = str(error).strip().splitlines()[0]
+        return f"an operation cannot be recorded ({reason})"
 
     def _replay(self, recording: Recording, tensors: list[Tensor]) -> Any:
         stream = torch.cuda.current_stream()

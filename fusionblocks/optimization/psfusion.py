@@ -18,6 +18,7 @@ from fusionblocks.blocks.sdfm import SDFM, AdaptiveFusion
 from fusionblocks.blocks.semantic_injection import SemanticInjection
 from fusionblocks.models.psfusion import FunnelResNet, PSFusion
 from fusionblocks.optimization.folding import affine, is_affine
+from fusionblocks.optimization.fusing import gated, gated_merge, modulated, recalibrated
 from fusionblocks.optimization.rewriting import Rewrite, frozen, is_convolution, like, rewrites
 from fusionblocks.optimization.strips import in_strips, mean_in_strips, moments, pays
 
@@ -76,7 +77,10 @@ class FastSDFM(Rewrite, SDFM):
 
 @rewrites(AdaptiveFusion)
 class FastAdaptiveFusion(Rewrite, AdaptiveFusion):
-    """One sweep finds the mean that the gate needs, one fuses; what both compute is computed twice and never kept."""
+    """One sweep finds the mean that the gate needs, one fuses; what both compute is computed twice and never kept.
+
+    Where strips do not pay, as on a GPU, it is computed once.
+    """
 
     halo: int
 
@@ -104,17 +108,21 @@ class FastAdaptiveFusion(Rewrite, AdaptiveFusion):
         """Fuse, and overwrite ``onto`` with the result, which may be one of both maps."""
         means = torch.cat([x.mean(dim=(2, 3), keepdim=True) for x in (visible, infrared)], dim=1)
         scale = 1 + torch.sigmoid(self.recalibration(means))
-        pooled = self.gate.pooled(mean_in_strips(lambda *maps: self._aggregated(scale, *maps), visible, infrared))
+
+        gate = self.gate
+
+        def aggregate(visible: Tensor, infrared: Tensor) -> Tensor:
+            return self.aggregation(recalibrated(visible, infrared, scale))
+
+        if not pays(visible):
+            whole = aggregate(visible, infrared)
+            return gated_merge(visible, infrared, scale, gate.local(whole), gate.pooled(whole))
+        pooled = gate.pooled(mean_in_strips(aggregate, visible, infrared))
 
         def mix(visible: Tensor, infrared: Tensor) -> Tensor:
-            weight = torch.sigmoid(self.gate.local(self._aggregated(scale, visible, infrared)) * pooled)
-            scale_visible, scale_infrared = scale.chunk(2, dim=1)
-            return torch.lerp(infrared * scale_infrared, visible * scale_visible, weight)
+            return gated_merge(visible, infrared, scale, gate.local(aggregate(visible, infrared)), pooled)
 
         return in_strips(mix, visible, infrared, halo=self.halo, onto=() if onto is None else (onto,))
-
-    def _aggregated(self, scale: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-        return self.aggregation(torch.cat([visible, infrared], dim=1) * scale)
 
 
 @rewrites(SemanticInjection)
@@ -159,10 +167,7 @@ class FastSemanticInjection(Rewrite, SemanticInjection):
         scale = self.norm_scale * (variance + 1e-5).rsqrt()
 
         def modulate(x: Tensor, semantic: Tensor) -> Tensor:
-            gamma, beta = self.modulation(self.embedding(semantic)).chunk(2, dim=1)
-            # the difference from the mean may be small: not in bfloat16
-            normalized = (x.to(scale.dtype) - mean) * scale
-            return torch.addcmul(beta.to(scale.dtype), normalized, 1 + torch.sigmoid(gamma)).to(semantic.dtype)
+            return modulated(x, mean, scale, *self.modulation(self.embedding(semantic)).chunk(2, dim=1))
 
         return in_strips(modulate, x, semantic, halo=self.halo, factor=2)
 
@@ -189,7 +194,7 @@ class FastSceneFidelityPath(Rewrite, SceneFidelityPath):
         pooled = gate.pooled(x)
 
         def reconstruct(x: Tensor) -> Tensor:
-            return self.head(self.mask.norm(x * torch.sigmoid(gate.local(x) * pooled)))
+            return self.head(self.mask.norm(gated(x, gate.local(x), pooled)))
 
         return in_strips(reconstruct, x, halo=self.halo, factor=2)
 
