@@ -19,14 +19,16 @@ MARGIN = 0.1
 """Share of the scene's span by which single pixels may lie beyond its squares and count."""
 APART = 0.5
 """Share of the scene's span by which an extreme code stands apart, so that it means no data."""
+BAD_LINES = 0.05
+"""Share of a picture's rows, and of its columns, that may be bad."""
 
 
 def thermal_limits(counts: np.ndarray) -> tuple[float, float]:
     """Return the counts of a 16-bit thermal picture that become black and white.
 
     They are the percentiles 0.5 and 99.5 of the scene. What is no scene does not count: pixels without data, of the
-    extreme codes 0 and 65535 where these stand apart from all others, and dead or hot pixels, up to clusters of two by
-    two and whole dead rows and columns. Up to a twentieth of the picture may be bad. Black and white lie at least 128
+    extreme codes 0 and 65535 where these stand apart from all others, dead or hot pixels, up to clusters of two by two,
+    and whole dead rows and columns, side by side or not. Up to a twentieth of the picture may be bad. Black and white lie at least 128
     counts apart, and 32 times the sensor's noise, so that the noise of a flat scene stays noise.
 
     Args:
@@ -50,6 +52,7 @@ def thermal_limits(counts: np.ndarray) -> tuple[float, float]:
     if smallest == largest:
         return smallest, largest
     valid = _with_data(counts)
+    counts = _without_bad_lines(counts, valid)
     squares = _squares(counts)
     scene = squares[(squares >= valid[0]) & (squares <= valid[1])]
     if scene.size < 16:  # a tiny picture, or one without a scene
@@ -129,6 +132,21 @@ def _with_data(counts: np.ndarray) -> tuple[float, float]:
     if last - high > APART * span:
         last = 65534.0
     return first, last
+
+
+def _without_bad_lines(counts: np.ndarray, valid: tuple[float, float]) -> np.ndarray:
+    """Return the picture without the rows and columns whose medians stand apart from those of nearly all others."""
+    for axis in (1, 0):  # of rows, then of columns
+        few = counts[:, :: max(1, counts.shape[1] // 1024)] if axis else counts[:: max(1, counts.shape[0] // 1024)]
+        medians = np.median(few, axis=axis)
+        low, high = np.percentile(medians, (100 * BAD_LINES, 100 - 100 * BAD_LINES))
+        reach = max(high - low, LEAST_SPAN)
+        bad = (medians < low - reach) | (medians > high + reach)
+        # lines without data are left to those who know the extreme codes
+        bad &= (medians >= valid[0]) & (medians <= valid[1])
+        if bad.mean() <= BAD_LINES:
+            counts = np.delete(counts, np.flatnonzero(bad), axis=1 - axis)
+    return counts
 
 
 def _squares(counts: np.ndarray) -> np.ndarray:

@@ -49,6 +49,11 @@ BAD: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "hot clusters, 14 bits": lambda counts: salted(counts, (16383,), side=2),
     "rows": lambda counts: with_region(counts, slice(None, None, 20), ALL, 0),
     "columns": lambda counts: with_region(counts, ALL, slice(None, None, 20), 65535),
+    "columns side by side": lambda counts: with_region(counts, ALL, slice(100, 104), 16383),
+    "rows side by side": lambda counts: with_region(counts, slice(50, 62), ALL, 3),
+    "columns and rows": lambda counts: with_region(
+        with_region(counts, ALL, slice(100, 104), 16383), slice(50, 57), ALL, 16383
+    ),
     "no data above": lambda counts: with_region(counts, slice(0, 20), ALL, 0),
     "no data beside": lambda counts: with_region(counts, ALL, slice(0, 150), 65535),
     "no data and hot": lambda counts: with_region(salted(counts, (16383,)), slice(200, None), ALL, 0),
