@@ -28,8 +28,8 @@ def thermal_limits(counts: np.ndarray) -> tuple[float, float]:
 
     They are the percentiles 0.5 and 99.5 of the scene. What is no scene does not count: pixels without data, of the
     extreme codes 0 and 65535 where these stand apart from all others, dead or hot pixels, up to clusters of two by two,
-    and whole dead rows and columns, side by side or not. Up to a twentieth of the picture may be bad. Black and white lie at least 128
-    counts apart, and 32 times the sensor's noise, so that the noise of a flat scene stays noise.
+    and whole dead rows and columns, side by side or not. Up to a twentieth of the picture may be bad. Black and white lie
+    at least 128 counts apart, and 32 times the sensor's noise, so that the noise of a flat scene stays noise.
 
     Args:
         counts: uint16 ``(H, W)``, or ``(H, W, C)`` whose channels are averaged.
@@ -137,8 +137,8 @@ def _with_data(counts: np.ndarray) -> tuple[float, float]:
 def _without_bad_lines(counts: np.ndarray, valid: tuple[float, float]) -> np.ndarray:
     """Return the picture without the rows and columns whose medians stand apart from those of nearly all others."""
     for axis in (1, 0):  # of rows, then of columns
-        few = counts[:, :: max(1, counts.shape[1] // 1024)] if axis else counts[:: max(1, counts.shape[0] // 1024)]
-        medians = np.median(few, axis=axis)
+        every = max(1, counts.shape[axis] // 1024)  # a thousand pixels tell a line's median
+        medians = np.median(counts[:, ::every] if axis else counts[::every], axis=axis)
         low, high = np.percentile(medians, (100 * BAD_LINES, 100 - 100 * BAD_LINES))
         reach = max(high - low, LEAST_SPAN)
         bad = (medians < low - reach) | (medians > high + reach)
