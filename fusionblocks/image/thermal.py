@@ -28,8 +28,8 @@ def thermal_limits(counts: np.ndarray) -> tuple[float, float]:
 
     They are the percentiles 0.5 and 99.5 of the scene. What is no scene does not count: pixels without data, of the
     extreme codes 0 and 65535 where these stand apart from all others, dead or hot pixels, up to clusters of two by two,
-    and whole dead rows and columns, side by side or not. Up to a twentieth of the picture may be bad. Black and white lie
-    at least 128 counts apart, and 32 times the sensor's noise, so that the noise of a flat scene stays noise.
+    and whole dead rows and columns, side by side or not. Up to a twentieth of the picture may be bad. Black and white
+    lie at least 128 counts apart, and 32 times the sensor's noise, so that the noise of a flat scene stays noise.
 
     Args:
         counts: uint16 ``(H, W)``, or ``(H, W, C)`` whose channels are averaged.
