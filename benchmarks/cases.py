@@ -16,6 +16,7 @@ Call = Callable[[], Sequence[Tensor]]
 PUBLISHED = "published"
 COMPILED = ", compiled"
 
+HALVES = ("bfloat16", "float16")
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import fusionblocks as fb
-from benchmarks.cases import COMPILED, DTYPES, PUBLISHED, Agreement, Call, compiled, forward_only
+from benchmarks.cases import COMPILED, DTYPES, HALVES, PUBLISHED, Agreement, Call, compiled, forward_only
 from benchmarks.published_networks import publish
 
 BLOCKS = "fusionblocks"
@@ -34,7 +34,6 @@ LEAST_PSNR = 45.0
 is shown beside it and not held to it."""
 ROWS = "optimized, fused alone, rows"
 """With weights and features laid out channel by channel, which depthwise convolutions on a GPU may be faster in."""
-HALVES = ("bfloat16", "float16")
 LEAST_GAIN = {"psfusion": 1.0, "sgafusion": 1.0}
 """How much of a signal's strength each layer keeps at least; PyTorch's initial weights keep 0.6."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.cases import COMPILED, PUBLISHED
+from benchmarks.cases import COMPILED, HALVES, PUBLISHED
 
 Row = Mapping[str, str]
 Rows = Sequence[Row]
@@ -104,7 +104,9 @@ def networks_table(rows: Rows) -> str:
             f"{milliseconds(row)} ms ({digits(row['p20_ms'])} to {digits(row['p80_ms'])})",
             times(row),
             f"{float(row['peak_mib']):.0f} MiB",
-            f"{row['psnr_db']} dB" if row["precision"] == "bfloat16" and row["implementation"] != PUBLISHED else "",
+            f"{row['psnr_db']} dB"
+            if row["precision"] in HALVES and (row["place"] == "cuda" or row["implementation"] != PUBLISHED)
+            else "",
         ]
         for row in rows
     ]

@@ -13,6 +13,7 @@ from benchmarks import plot, quality, report  # noqa: E402
 def write_all(api: Path) -> None:
     """Write all tables and plots below ``docs/api``."""
     write_performance(api)
+    write_dispatch(api)
     write_guidance(api)
     write_training(api)
     write_quality(api)
@@ -29,6 +30,17 @@ def write_performance(api: Path) -> None:
                 plot.draw(rows).savefig(api / name, dpi=150)
                 text += f"\n![Times faster than the published formulation, each case](/api/{name})\n"
             (api / f"{suite}_{place}.md").write_text(text)
+
+
+def write_dispatch(api: Path) -> None:
+    """Write what a call of an operator costs before its kernel runs, as a table from the tracked file."""
+    rows = report.newest("dispatch", ("operator", "mode"))
+    lines = [
+        [f"`{row['operator']}`", row["mode"], f"{row['us']} µs", f"{row['pytorch_us']} µs", f"**{row['added_us']} µs**"]
+        for row in rows
+    ]
+    table = report.markdown(["operator", "mode", "a call", "PyTorch's attention", "difference"], lines)
+    (api / "dispatch_table.md").write_text(f"{table}\n{report.machine(rows)}\n")
 
 
 def write_guidance(api: Path) -> None:
