@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionblocks._support.names import closest
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts
 from fusionblocks.image import luma
 from fusionblocks.inference import Picture, colour_picture, in_kind, network_inputs
-from fusionblocks.models.base import FusionModel, closest, evaluating
+from fusionblocks.models.base import FusionModel, evaluating
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from fusionblocks._support.names import closest
 from fusionblocks.image import (
     array_to_image,
     check_range,
@@ -28,7 +29,7 @@ from fusionblocks.image.checks import check_pair
 from fusionblocks.image.convert import array_rows
 from fusionblocks.image.rows import Rows, Shape, WholeOnlyError, strip_rows
 from fusionblocks.models._packaged import has_random_weights
-from fusionblocks.models.base import FusionModel, closest, evaluating
+from fusionblocks.models.base import FusionModel, evaluating
 from fusionblocks.models.registry import DEFAULT_MODEL, create_model
 from fusionblocks.models.wrapping import as_network
 from fusionblocks.optimization import optimize

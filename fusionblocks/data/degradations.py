@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from fusionblocks._support.names import closest
 from fusionblocks.data._checks import check_number
 from fusionblocks.image import check_picture, check_values
 
@@ -175,8 +175,7 @@ def _effect(kind: str) -> Callable[..., Tensor]:
     if not isinstance(kind, str):
         raise TypeError(f"kind must be one of {', '.join(map(repr, DEGRADATIONS))}, got {type(kind).__name__}")
     if kind not in _EFFECTS:
-        close = difflib.get_close_matches(kind, DEGRADATIONS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = closest(kind, DEGRADATIONS, "; {}")
         raise ValueError(f"kind must be one of {', '.join(map(repr, DEGRADATIONS))}, got {kind!r}{hint}")
     return _EFFECTS[kind]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from fusionblocks._support.names import closest
 from fusionblocks.data._checks import check_number, check_whole
 from fusionblocks.data.degradations import DEGRADATIONS, degrade
 from fusionblocks.data.pairs import natural_key
@@ -101,9 +101,8 @@ def check_known(what: str, names: Mapping[str, object] | Sequence[str], known: S
     """Raise on a name that is not among the known ones, with the closest of them."""
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"unknown {what}: {name!r}, expected one of {', '.join(map(repr, known))}{hint}")
+            expected = f"expected one of {', '.join(map(repr, known))}"
+            raise ValueError(f"unknown {what}: {name!r}, {expected}{closest(name, known, '; {}')}")
 
 
 class LabelledPictures(Dataset[tuple[Tensor, int]]):

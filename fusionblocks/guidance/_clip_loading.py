@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
+from fusionblocks._support.names import closest
 from fusionblocks.guidance._torchscript import is_torchscript, read_torchscript
 
 HUB_CONFIG = "open_clip_config.json"
@@ -46,8 +46,7 @@ def load_clip(model_name: str, pretrained: str | os.PathLike[str] | None) -> nn.
             return open_clip.create_model(model_name, load_weights=pretrained is not None)
     known = open_clip.list_models()
     if model_name not in known:
-        close = difflib.get_close_matches(str(model_name), known, n=1, cutoff=0.3)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = closest(model_name, known, "; {}", likely=0.3)
         raise ValueError(f"unknown model_name {model_name!r}{hint} open_clip.list_models() lists all")
     file, settings = (None, {}) if pretrained is None else find_weights(model_name, pretrained)
     _check_activation(model_name, settings.get("quick_gelu"), source=str(pretrained))
@@ -86,9 +85,8 @@ def find_weights(model_name: str, pretrained: str | os.PathLike[str]) -> tuple[P
             f"pretrained names the file {name}, which does not exist; pass a local file of {model_name}, one of the "
             f"tags {', '.join(tags)} or 'hf-hub:owner/name'"
         )
-    close = difflib.get_close_matches(name, tags, n=1)
     raise ValueError(
-        f"pretrained={name!r} is no tag of {model_name!r}{f'; did you mean {close[0]!r}?' if close else ''}; known: "
+        f"pretrained={name!r} is no tag of {model_name!r}{closest(name, tags, '; {}')}; known: "
         f"{', '.join(tags) or 'none'}; a local file or 'hf-hub:owner/name' serves too"
     )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from fusionblocks._support.names import closest
 from fusionblocks.losses.color import color_loss
 from fusionblocks.losses.correlation import correlation_ratio_loss, decomposition_loss, graph_decomposition_loss
 from fusionblocks.losses.diffusion import noise_loss
@@ -74,9 +74,7 @@ def term(function: Callable[..., Tensor], inputs: Mapping[str, str] | None = Non
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Return the message about an unknown name, with the closest known one."""
     known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
-    return f"unknown {what} {name!r}{hint}; there are {', '.join(known) or 'none'}"
+    return f"unknown {what} {name!r}{closest(name, known, ', {}')}; there are {', '.join(known) or 'none'}"
 
 
 _REBUILT = {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fusionblocks._support.names import closest
 from fusionblocks.metrics._inputs import Levels, gray_levels
 from fusionblocks.metrics.edges import edge_preservation, fusion_artifacts
 from fusionblocks.metrics.fidelity import (
@@ -195,22 +195,18 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
         raise ValueError("metrics must name at least one metric, got none")
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}{_closest(name, METRICS)}; there are {', '.join(METRICS)}")
+            raise ValueError(
+                f"unknown metric {name!r}{closest(name, METRICS, ', {}', key=_plain)}; there are {', '.join(METRICS)}"
+            )
     return names
 
 
 def check_convention(convention: str) -> Convention:
     """Return the convention of that name; raise a ``ValueError`` for an unknown one."""
     if convention not in CONVENTIONS:
-        closest = _closest(convention, CONVENTIONS)
-        raise ValueError(f"unknown convention {convention!r}{closest}; there are {', '.join(CONVENTIONS)}")
+        hint = closest(convention, CONVENTIONS, ", {}", key=_plain)
+        raise ValueError(f"unknown convention {convention!r}{hint}; there are {', '.join(CONVENTIONS)}")
     return CONVENTIONS[convention]
-
-
-def _closest(name: str, known: Iterable[str]) -> str:
-    plain = {_plain(other): other for other in known}
-    match = difflib.get_close_matches(_plain(name), plain, n=1)
-    return f", did you mean {plain[match[0]]!r}?" if match else ""
 
 
 def _plain(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
+from fusionblocks._support.names import closest
 from fusionblocks.blocks._same import is_watched
 from fusionblocks.image.rows import Rows, WholeOnlyError
 
@@ -74,12 +74,6 @@ class FusionOutput:
 
 
 torch.export.register_dataclass(FusionOutput, serialized_type_name="fusionblocks.FusionOutput")
-
-
-def closest(name: str, names: list[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the name nearest to ``name``, or an empty string."""
-    match = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def build_config(config_class: type[Config], config: Config | None, options: Mapping[str, Any]) -> Config:

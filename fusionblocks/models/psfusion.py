@@ -11,6 +11,7 @@ from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusionblocks._support.names import closest
 from fusionblocks.blocks._checks import check_positive
 from fusionblocks.blocks.dsrm import DSRM
 from fusionblocks.blocks.funnel_stem import FunnelStem
@@ -21,7 +22,7 @@ from fusionblocks.blocks.scene_fidelity import ImageHead, SceneFidelityPath
 from fusionblocks.blocks.sdfm import SDFM
 from fusionblocks.blocks.semantic_injection import SemanticInjection
 from fusionblocks.image import check_pair, crop, pad_to_multiple
-from fusionblocks.models.base import FusionModel, FusionOutput, closest
+from fusionblocks.models.base import FusionModel, FusionOutput
 
 # B batch, H and W the padded picture's size, a multiple of 32
 

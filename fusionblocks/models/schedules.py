@@ -17,7 +17,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from fusionblocks.models.base import closest
+from fusionblocks._support.names import closest
 
 SCHEDULES = ("cosine", "linear")
 SAMPLERS = ("ddim", "dpm-solver++", "published")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from fusionblocks.models.base import FusionModel, FusionOutput, closest
+from fusionblocks._support.names import closest
+from fusionblocks.models.base import FusionModel, FusionOutput
 from fusionblocks.optimization import (  # noqa: F401  (each declares fast classes)
     channel_attention,
     detail,

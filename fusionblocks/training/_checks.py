@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusionblocks.models.base import closest
+from fusionblocks._support.names import closest
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Union
 
-from fusionblocks.models.base import closest
+from fusionblocks._support.names import closest
 
 
 def parse_value(text: str) -> Any:

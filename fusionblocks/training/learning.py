@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fusionblocks.models.base import closest
+from fusionblocks._support.names import closest
 from fusionblocks.training.recipe import OptimizerRecipe
 
 

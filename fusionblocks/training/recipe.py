@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusionblocks.models.base import closest
+from fusionblocks._support.names import closest
 from fusionblocks.training._checks import check_choice, check_range
 from fusionblocks.training._plain import build, parse_value
 

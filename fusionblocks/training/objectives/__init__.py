@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from fusionblocks.models.base import closest
+from fusionblocks._support.names import closest
 from fusionblocks.training.objectives.base import Objective
 from fusionblocks.training.recipe import PhaseRecipe
 
