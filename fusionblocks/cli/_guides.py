@@ -95,7 +95,7 @@ def report_files(folder: Path, name: str) -> list[Path]:
 
 def write_report(report: ExpertReport, folder: Path, name: str) -> None:
     """Write which expert acted where, and how much on average; each file is whole or absent."""
-    from fusionblocks.metrics._files import whole_file
+    from fusionblocks._support.files import whole_file
 
     picture, table = report_files(folder, name)
     with whole_file(picture) as temporary:

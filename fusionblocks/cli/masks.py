@@ -96,7 +96,7 @@ def _open_output(output: Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: If the folder holds masks of other settings, or of unknown ones.
     """
-    from fusionblocks.guidance._cache import whole_file
+    from fusionblocks._support.files import whole_file
 
     file = output / SETTINGS
     if output.exists() and not output.is_dir():
@@ -106,8 +106,8 @@ def _open_output(output: Path, settings: dict[str, Any]) -> None:
     if not file.exists():
         if any(file for kind in KINDS for file in (output / kind).glob("*.png")):
             raise ValueError(f"--output {output} holds masks but no {SETTINGS} that says how they were made")
-        with whole_file(file) as stream:
-            stream.write(json.dumps(settings, indent=1).encode() + b"\n")
+        with whole_file(file) as temporary:
+            temporary.write_text(json.dumps(settings, indent=1) + "\n")
         return
     try:
         found = dict(json.loads(file.read_text()))

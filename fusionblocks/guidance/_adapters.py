@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from fusionblocks._loading import read_checkpoint
-from fusionblocks.guidance._cache import whole_file
+from fusionblocks._support.files import whole_file
 
 
 def write_adapters(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
@@ -26,12 +26,10 @@ def write_adapters(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], 
     target = Path(path)
     if target.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {target.name!r}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = save(whole, metadata={"settings": json.dumps(dict(settings))})
-    with whole_file(target) as file:
-        file.write(data)
+    with whole_file(target) as temporary:
+        temporary.write_bytes(data)
 
 
 def read_adapters(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

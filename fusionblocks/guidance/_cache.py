@@ -6,18 +6,18 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fusionblocks._support.files import whole_file
 
 SUFFIX = ".npz"
 # a temporary file this old was left by a process that is no more
@@ -50,21 +50,6 @@ def _content(array: Tensor | np.ndarray) -> tuple[str, list[int], memoryview]:
     if not isinstance(array, np.ndarray) or array.dtype.hasobject:
         raise TypeError(f"content_key takes tensors and arrays of numbers, got {type(array).__name__}")
     return str(array.dtype), list(array.shape), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` that takes its place once it is written and on the disk."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _read(stream: IO[bytes]) -> dict[str, np.ndarray]:
@@ -117,7 +102,7 @@ class DiskCache:
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray) or array.dtype.hasobject:
                 raise TypeError(f"{name} must be an array of numbers, got {type(array).__name__}")
-        with whole_file(path) as file:
+        with whole_file(path) as temporary, temporary.open("xb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def _path(self, key: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import warnings
 import zlib
@@ -14,6 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from fusionblocks._support.files import whole_file
 from fusionblocks.image._decoding import ORIENTATION, decode, no_truncated_pictures, pixels, upright
 
 #: Suffixes that :func:`write_image` knows, in lower case.
@@ -146,25 +146,12 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
         ...     read_image(f"{folder}/fused.png").shape
         (4, 6, 3)
     """
-    target = Path(os.path.realpath(path))  # a link stays a link
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE_SUFFIXES:
         raise ValueError(f"path must end in one of {', '.join(sorted(WRITABLE_SUFFIXES))}, got {path}")
     array = _writable(array, suffix)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {target.parent}")
-    if target.exists() and not target.is_file():
-        raise ValueError(f"cannot write {path}: it is {'a folder' if target.is_dir() else 'no regular file'}")
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            _encode(file, array, suffix)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary, temporary.open("xb") as file:
+        _encode(file, array, suffix)
 
 
 def _writable(array: np.ndarray, suffix: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fusionblocks.metrics._files import whole_file
+from fusionblocks._support.files import whole_file
 from fusionblocks.metrics.conventions import METRICS
 from fusionblocks.metrics.table import _LATEX as LATEX
 from fusionblocks.metrics.table import MetricTable

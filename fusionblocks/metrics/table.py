@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fusionblocks.metrics._files import whole_file
+from fusionblocks._support.files import whole_file
 from fusionblocks.metrics.conventions import METRICS
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusionblocks._support.files import whole_file
 from fusionblocks.image import tensor_to_array, write_image
 
 LOG = "log.jsonl"
@@ -112,9 +112,8 @@ def cut_log(file: Path, step: int) -> None:
                 kept.append(text + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        partial.write_text("".join(kept))
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place once it is written, and vanishes on an error.
+    """Yield a temporary path beside ``path`` that takes its place once it is on the disk, and vanishes on an error.
+
+    Its name is ``.<16 hexadecimal digits>.tmp``, by which one that a killed process left is known.
 
     Raises:
-        FileNotFoundError: The folder does not exist.
-        ValueError: ``path`` is there and no regular file.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If ``path`` is there and no regular file.
     """
     target = Path(os.path.realpath(path))  # a link stays a link
     if not target.parent.is_dir():
@@ -25,6 +27,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
