@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.color import rgb_to_ycbcr
 from fusionblocks.losses._inputs import check_same_size, full_precision, mean_difference
+from fusionblocks.losses._modules import as_module
 
 
 @full_precision
@@ -43,20 +44,4 @@ def color_loss(fused: Tensor, visible: Tensor) -> Tensor:
     return 2 * mean_difference(fused_chroma, visible_chroma)  # the mean over Cb and Cr is half their sum
 
 
-class ColorLoss(nn.Module):
-    """Module of :func:`color_loss`.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import ColorLoss
-        >>> visible = torch.rand(1, 3, 8, 8)
-        >>> ColorLoss()(visible, visible)
-        tensor(0.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, fused: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`color_loss`."""
-        return color_loss(fused, visible)
+ColorLoss = as_module("ColorLoss", color_loss)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image._math import pearson, safe_sqrt
 from fusionblocks.image.checks import check_picture
 from fusionblocks.losses._inputs import check_choice, check_pictures, check_same_shape, full_precision, gray
+from fusionblocks.losses._modules import as_module
 
 #: Keeps the correlation of constant features finite, and the ratio of the decomposition positive.
 _TINY, _OFFSET = torch.finfo(torch.float32).eps, 1.01
@@ -203,88 +204,9 @@ def correlation_ratio_loss(
     return loss.mean().to(fused.dtype)
 
 
-class DecompositionLoss(nn.Module):
-    """Module of :func:`decomposition_loss`.
-
-    Args:
-        per_picture: Whether each picture has its own value, of which the mean is taken.
-        detach: Whether the term has no gradient, as published.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import DecompositionLoss
-        >>> base, detail = torch.rand(2, 1, 4, 8, 8)
-        >>> DecompositionLoss()(base, base, detail, detail).round(decimals=4)
-        tensor(0.4975)
-    """
-
-    def __init__(self, *, per_picture: bool = False, detach: bool = False) -> None:
-        super().__init__()
-        self.per_picture, self.detach = per_picture, detach
-
-    def forward(
-        self, base_infrared: Tensor, base_visible: Tensor, detail_infrared: Tensor, detail_visible: Tensor
-    ) -> Tensor:
-        """Return the loss, see :func:`decomposition_loss`."""
-        features = (base_infrared, base_visible, detail_infrared, detail_visible)
-        return decomposition_loss(*features, per_picture=self.per_picture, detach=self.detach)
-
-
-class GraphDecompositionLoss(nn.Module):
-    """Module of :func:`graph_decomposition_loss`.
-
-    Args:
-        per_picture: Whether each picture has its own value, of which the mean is taken.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import GraphDecompositionLoss
-        >>> base, detail = torch.rand(2, 1, 4, 8, 8)
-        >>> GraphDecompositionLoss()(base, base, detail, detail, detail, detail).round(decimals=4)
-        tensor(0.9950)
-    """
-
-    def __init__(self, *, per_picture: bool = False) -> None:
-        super().__init__()
-        self.per_picture = per_picture
-
-    def forward(
-        self,
-        base_infrared: Tensor,
-        base_visible: Tensor,
-        detail_infrared: Tensor,
-        detail_visible: Tensor,
-        graph_infrared: Tensor,
-        graph_visible: Tensor,
-    ) -> Tensor:
-        """Return the loss, see :func:`graph_decomposition_loss`."""
-        features = (base_infrared, base_visible, detail_infrared, detail_visible, graph_infrared, graph_visible)
-        return graph_decomposition_loss(*features, per_picture=self.per_picture)
-
-
-class CorrelationRatioLoss(nn.Module):
-    """Module of :func:`correlation_ratio_loss`.
-
-    Args:
-        form: ``"ratio"`` as published, or the bounded ``"difference"``.
-        per_picture: Whether each picture has its own value, of which the mean is taken.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import CorrelationRatioLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> CorrelationRatioLoss(form="difference")(picture, picture, 1 - picture).round(decimals=4)
-        tensor(2.)
-    """
-
-    def __init__(self, *, form: Literal["ratio", "difference"] = "ratio", per_picture: bool = False) -> None:
-        super().__init__()
-        self.form: Literal["ratio", "difference"] = form
-        self.per_picture = per_picture
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`correlation_ratio_loss`."""
-        return correlation_ratio_loss(fused, infrared, visible, form=self.form, per_picture=self.per_picture)
+DecompositionLoss = as_module("DecompositionLoss", decomposition_loss)
+GraphDecompositionLoss = as_module("GraphDecompositionLoss", graph_decomposition_loss)
+CorrelationRatioLoss = as_module("CorrelationRatioLoss", correlation_ratio_loss)
 
 
 def _agreements(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.filters import Border, gradient_magnitude, sobel
 from fusionblocks.losses._inputs import check_number, check_pictures, full_precision, gray, mean_difference
+from fusionblocks.losses._modules import as_module
 
 
 @full_precision
@@ -106,56 +105,5 @@ def axis_gradient_loss(
     return 2 * mean_difference(edges, gain * stronger)  # the mean over both directions is half their sum
 
 
-class JointGradientLoss(nn.Module):
-    """Module of :func:`joint_gradient_loss`.
-
-    Args:
-        border: What lies beyond the edge: ``"zero"``, ``"replicate"`` or ``"reflect"``.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import JointGradientLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> JointGradientLoss()(picture, picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self, *, border: Literal["reflect", "replicate", "zero"] = "zero") -> None:
-        super().__init__()
-        self.border: Border = border
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`joint_gradient_loss`."""
-        return joint_gradient_loss(fused, infrared, visible, border=self.border)
-
-
-class AxisGradientLoss(nn.Module):
-    """Module of :func:`axis_gradient_loss`.
-
-    Args:
-        border: What lies beyond the edge: ``"zero"`` (PSFusion), ``"replicate"`` (SGAFusion) or ``"reflect"``.
-        gain: How many times stronger the fused edges should be.
-        signed: Whether the direction of an edge counts.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import AxisGradientLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> AxisGradientLoss(border="replicate")(picture, picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(
-        self,
-        *,
-        border: Literal["reflect", "replicate", "zero"] = "zero",
-        gain: float = 1.0,
-        signed: bool = False,
-    ) -> None:
-        super().__init__()
-        self.border: Border = border
-        self.gain, self.signed = gain, signed
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`axis_gradient_loss`."""
-        return axis_gradient_loss(fused, infrared, visible, border=self.border, gain=self.gain, signed=self.signed)
+JointGradientLoss = as_module("JointGradientLoss", joint_gradient_loss)
+AxisGradientLoss = as_module("AxisGradientLoss", axis_gradient_loss)

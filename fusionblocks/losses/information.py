@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image.checks import check_picture
 from fusionblocks.losses._inputs import check_number, check_pictures, check_whole, full_precision, gray
+from fusionblocks.losses._modules import as_module
 
 _TINY = 1e-9
 
@@ -103,54 +104,8 @@ def mutual_information_loss(
     return (least - total).clamp_min(0).mean()
 
 
-class EntropyLoss(nn.Module):
-    """Module of :func:`entropy_loss`.
-
-    Args:
-        gain: Bits that the fused picture should have beyond the brighter source.
-        bins: How many bins cover [0, 1].
-        stride: Every how many rows and columns a pixel is counted.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import EntropyLoss
-        >>> picture = torch.rand(1, 1, 32, 32)
-        >>> EntropyLoss()(picture, picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self, *, gain: float = 0.0, bins: int = 48, stride: int = 1) -> None:
-        super().__init__()
-        self.gain, self.bins, self.stride = gain, bins, stride
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`entropy_loss`."""
-        return entropy_loss(fused, infrared, visible, gain=self.gain, bins=self.bins, stride=self.stride)
-
-
-class MutualInformationLoss(nn.Module):
-    """Module of :func:`mutual_information_loss`.
-
-    Args:
-        least: The bound in nats.
-        bins: How many bins cover [0, 1].
-        stride: Every how many rows and columns a pixel is counted.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import MutualInformationLoss
-        >>> picture = torch.rand(1, 1, 64, 64)
-        >>> MutualInformationLoss(least=1.0)(picture, picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self, *, least: float = 3.0, bins: int = 48, stride: int = 1) -> None:
-        super().__init__()
-        self.least, self.bins, self.stride = least, bins, stride
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`mutual_information_loss`."""
-        return mutual_information_loss(fused, infrared, visible, least=self.least, bins=self.bins, stride=self.stride)
+EntropyLoss = as_module("EntropyLoss", entropy_loss)
+MutualInformationLoss = as_module("MutualInformationLoss", mutual_information_loss)
 
 
 def _shares(fused: Tensor, infrared: Tensor, visible: Tensor, bins: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image._local import filter_valid
 from fusionblocks.image.checks import check_picture
@@ -21,6 +21,7 @@ from fusionblocks.losses._inputs import (
     mean_difference,
     visible_like,
 )
+from fusionblocks.losses._modules import as_module
 
 
 @full_precision
@@ -163,71 +164,9 @@ def masked_patch_mse_loss(
     return torch.where(from_target, to_target, to_other).mean()
 
 
-class IntensityMaxLoss(nn.Module):
-    """Module of :func:`intensity_max_loss`.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import IntensityMaxLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> IntensityMaxLoss()(picture, picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`intensity_max_loss`."""
-        return intensity_max_loss(fused, infrared, visible)
-
-
-class MaskedIntensityLoss(nn.Module):
-    """Module of :func:`masked_intensity_loss`.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import MaskedIntensityLoss
-        >>> infrared, visible = torch.rand(2, 1, 1, 8, 8)
-        >>> MaskedIntensityLoss()(infrared, infrared, visible, mask=torch.ones(1, 1, 8, 8))
-        tensor(0.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, see :func:`masked_intensity_loss`."""
-        return masked_intensity_loss(fused, infrared, visible, mask)
-
-
-class MaskedPatchMSELoss(nn.Module):
-    """Module of :func:`masked_patch_mse_loss`.
-
-    Args:
-        window_size: Side of a patch and of the variance's window in pixels, odd.
-        sigma: Standard deviation of the variance's window in pixels.
-        salient: The source that targets are taken from.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import MaskedPatchMSELoss
-        >>> infrared, visible = torch.rand(2, 1, 1, 16, 16)
-        >>> MaskedPatchMSELoss(window_size=5)(infrared, infrared, visible, mask=torch.ones(1, 1, 16, 16))
-        tensor(0.)
-    """
-
-    def __init__(
-        self, *, window_size: int = 9, sigma: float = 1.5, salient: Literal["infrared", "visible"] = "infrared"
-    ) -> None:
-        super().__init__()
-        self.window_size, self.sigma, self.salient = window_size, sigma, salient
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, see :func:`masked_patch_mse_loss`."""
-        return masked_patch_mse_loss(
-            fused, infrared, visible, mask, window_size=self.window_size, sigma=self.sigma, salient=self.salient
-        )
+IntensityMaxLoss = as_module("IntensityMaxLoss", intensity_max_loss)
+MaskedIntensityLoss = as_module("MaskedIntensityLoss", masked_intensity_loss)
+MaskedPatchMSELoss = as_module("MaskedPatchMSELoss", masked_patch_mse_loss)
 
 
 def _brighter(infrared: Tensor, visible: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image.filters import Border, add_border, gradient_magnitude
 from fusionblocks.losses._inputs import alike, check_choice, full_precision, mean_difference
+from fusionblocks.losses._modules import as_module
 
 # Sobel's derivatives are products of a smoothing and a differencing kernel
 _SMOOTH_3, _DIFFERENCE_3 = (1.0, 2.0, 1.0), (-1.0, 0.0, 1.0)
@@ -195,105 +196,11 @@ def gram_loss(image: Tensor, reference: Tensor) -> Tensor:
     return (first - second).square().mean()
 
 
-class L1Loss(nn.Module):
-    """Module of :func:`l1_loss`.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import L1Loss
-        >>> L1Loss()(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5))
-        tensor(0.5000)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Return the loss, see :func:`l1_loss`."""
-        return l1_loss(image, reference)
-
-
-class GradientLoss(nn.Module):
-    """Module of :func:`gradient_loss`.
-
-    Args:
-        border: What lies beyond the edge: ``"zero"``, ``"replicate"`` or ``"reflect"``.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import GradientLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> GradientLoss(border="replicate")(picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self, *, border: Literal["reflect", "replicate", "zero"] = "zero") -> None:
-        super().__init__()
-        self.border: Border = border
-
-    def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Return the loss, see :func:`gradient_loss`."""
-        return gradient_loss(image, reference, border=self.border)
-
-
-class SpatialGradientLoss(nn.Module):
-    """Module of :func:`spatial_gradient_loss`.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import SpatialGradientLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> SpatialGradientLoss()(picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Return the loss, see :func:`spatial_gradient_loss`."""
-        return spatial_gradient_loss(image, reference)
-
-
-class SecondGradientLoss(nn.Module):
-    """Module of :func:`second_gradient_loss`.
-
-    Args:
-        normalization: ``"unit"`` or ``"absolute"``.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import SecondGradientLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> SecondGradientLoss()(picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self, *, normalization: Literal["unit", "absolute"] = "unit") -> None:
-        super().__init__()
-        self.normalization: Literal["unit", "absolute"] = normalization
-
-    def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Return the loss, see :func:`second_gradient_loss`."""
-        return second_gradient_loss(image, reference, normalization=self.normalization)
-
-
-class GramLoss(nn.Module):
-    """Module of :func:`gram_loss`.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import GramLoss
-        >>> GramLoss()(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
-        tensor(1.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Return the loss, see :func:`gram_loss`."""
-        return gram_loss(image, reference)
+L1Loss = as_module("L1Loss", l1_loss)
+GradientLoss = as_module("GradientLoss", gradient_loss)
+SpatialGradientLoss = as_module("SpatialGradientLoss", spatial_gradient_loss)
+SecondGradientLoss = as_module("SecondGradientLoss", second_gradient_loss)
+GramLoss = as_module("GramLoss", gram_loss)
 
 
 def _kernels(x: Tensor, *pairs: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:

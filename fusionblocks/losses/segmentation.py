@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image.labels import VOID, check_class_count, with_void
 from fusionblocks.losses._inputs import check_number, check_same_size, check_whole, full_precision
+from fusionblocks.losses._modules import as_module
 
 #: PSFusion's weights of background and foreground of the binary map.
 BINARY_WEIGHTS = (1.4548, 19.8962)
@@ -166,75 +167,9 @@ def two_class_loss(
     return torch.where(known[:, None], losses, 0).sum() / (2 * known.sum()).clamp_min(1)
 
 
-class CrossEntropyLoss(nn.Module):
-    """Module of :func:`cross_entropy_loss`.
-
-    Args:
-        ignore_index: A further label of pixels to leave out, beside 255.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import CrossEntropyLoss
-        >>> CrossEntropyLoss()(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
-        tensor(1.3863)
-    """
-
-    def __init__(self, *, ignore_index: int | None = None) -> None:
-        super().__init__()
-        self.ignore_index = ignore_index
-
-    def forward(self, segmentation: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, see :func:`cross_entropy_loss`."""
-        return cross_entropy_loss(segmentation, labels, ignore_index=self.ignore_index)
-
-
-class OHEMCrossEntropyLoss(nn.Module):
-    """Module of :func:`ohem_cross_entropy_loss`.
-
-    Args:
-        threshold: Probability below which a pixel is hard, in (0, 1].
-        n_min: The least number of pixels to average, of the whole batch.
-        ignore_index: A further label of pixels to leave out, beside 255.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import OHEMCrossEntropyLoss
-        >>> OHEMCrossEntropyLoss(n_min=2)(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
-        tensor(1.3863)
-    """
-
-    def __init__(self, *, threshold: float = 0.75, n_min: int = 65536, ignore_index: int | None = None) -> None:
-        super().__init__()
-        self.threshold, self.n_min, self.ignore_index = threshold, n_min, ignore_index
-
-    def forward(self, segmentation: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, see :func:`ohem_cross_entropy_loss`."""
-        return ohem_cross_entropy_loss(
-            segmentation, labels, threshold=self.threshold, n_min=self.n_min, ignore_index=self.ignore_index
-        )
-
-
-class TwoClassLoss(nn.Module):
-    """Module of :func:`two_class_loss`.
-
-    Args:
-        positive_weights: The weights of both channels where they are labelled, 1 if not given.
-        ignore_index: A further label of pixels to leave out, beside 255.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import TwoClassLoss
-        >>> TwoClassLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
-        tensor(0.6931)
-    """
-
-    def __init__(self, *, positive_weights: Sequence[float] | None = None, ignore_index: int | None = None) -> None:
-        super().__init__()
-        self.positive_weights, self.ignore_index = positive_weights, ignore_index
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, see :func:`two_class_loss`."""
-        return two_class_loss(logits, labels, positive_weights=self.positive_weights, ignore_index=self.ignore_index)
+CrossEntropyLoss = as_module("CrossEntropyLoss", cross_entropy_loss)
+OHEMCrossEntropyLoss = as_module("OHEMCrossEntropyLoss", ohem_cross_entropy_loss)
+TwoClassLoss = as_module("TwoClassLoss", two_class_loss)
 
 
 def _class_labels(name: str, logits: Tensor, labels: Tensor, ignore_index: int | None) -> Tensor:

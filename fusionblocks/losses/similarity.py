@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image._fidelity import SMALLEST, fidelities
 from fusionblocks.image._math import pearson
@@ -20,6 +20,7 @@ from fusionblocks.losses._inputs import (
     gray,
     visible_like,
 )
+from fusionblocks.losses._modules import as_module
 
 #: The range below which the constants of SSIM are so small that float32's rounding would decide about flat windows.
 _FINE = 0.1
@@ -220,129 +221,10 @@ def vif_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
     return (2 - fidelities(torch.stack(pictures)).sum(0)).mean().to(fused.dtype)
 
 
-class SSIMLoss(nn.Module):
-    """Module of :func:`ssim_loss`.
-
-    Args:
-        window_size: Side of the Gaussian window in pixels.
-        sigma: Standard deviation of the window in pixels.
-        padding: ``"valid"``, ``"reflect"`` or ``"zero"``.
-        data_range: What the constants of the measure are made for.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import SSIMLoss
-        >>> picture = torch.rand(1, 1, 16, 16)
-        >>> SSIMLoss(padding="reflect")(picture, picture).abs() < 1e-6
-        tensor(True)
-    """
-
-    def __init__(
-        self,
-        *,
-        window_size: int = 11,
-        sigma: float = 1.5,
-        padding: Literal["valid", "reflect", "zero"] = "valid",
-        data_range: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.window_size, self.sigma, self.data_range = window_size, sigma, data_range
-        self.padding: Literal["valid", "reflect", "zero"] = padding
-
-    def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Return the loss, see :func:`ssim_loss`."""
-        return ssim_loss(
-            image,
-            reference,
-            window_size=self.window_size,
-            sigma=self.sigma,
-            padding=self.padding,
-            data_range=self.data_range,
-        )
-
-
-class SourceSSIMLoss(nn.Module):
-    """Module of :func:`source_ssim_loss`.
-
-    Args:
-        window_size: Side of the Gaussian window in pixels.
-        sigma: Standard deviation of the window in pixels.
-        padding: ``"valid"``, ``"reflect"`` or ``"zero"``.
-        data_range: What the constants of the measure are made for.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import SourceSSIMLoss
-        >>> picture = torch.rand(1, 1, 16, 16)
-        >>> SourceSSIMLoss()(picture, picture, picture).abs() < 1e-6
-        tensor(True)
-    """
-
-    def __init__(
-        self,
-        *,
-        window_size: int = 11,
-        sigma: float = 1.5,
-        padding: Literal["valid", "reflect", "zero"] = "valid",
-        data_range: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.window_size, self.sigma, self.data_range = window_size, sigma, data_range
-        self.padding: Literal["valid", "reflect", "zero"] = padding
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`source_ssim_loss`."""
-        return source_ssim_loss(
-            fused,
-            infrared,
-            visible,
-            window_size=self.window_size,
-            sigma=self.sigma,
-            padding=self.padding,
-            data_range=self.data_range,
-        )
-
-
-class SCDLoss(nn.Module):
-    """Module of :func:`scd_loss`.
-
-    Args:
-        least: The bound; 2 is the best value there is.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import SCDLoss
-        >>> infrared, visible = torch.rand(2, 1, 1, 8, 8)
-        >>> SCDLoss()(infrared + visible, infrared, visible).abs() < 1e-6
-        tensor(True)
-    """
-
-    def __init__(self, *, least: float = 2.0) -> None:
-        super().__init__()
-        self.least = least
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`scd_loss`."""
-        return scd_loss(fused, infrared, visible, least=self.least)
-
-
-class VIFLoss(nn.Module):
-    """Module of :func:`vif_loss`.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import VIFLoss
-        >>> picture = torch.rand(1, 1, 48, 48)
-        >>> VIFLoss()(picture, picture, picture).abs() < 1e-6
-        tensor(True)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`vif_loss`."""
-        return vif_loss(fused, infrared, visible)
+SSIMLoss = as_module("SSIMLoss", ssim_loss)
+SourceSSIMLoss = as_module("SourceSSIMLoss", source_ssim_loss)
+SCDLoss = as_module("SCDLoss", scd_loss)
+VIFLoss = as_module("VIFLoss", vif_loss)
 
 
 def _gray_levels(fused: Tensor, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionblocks.image._math import safe_sqrt
 from fusionblocks.image.checks import check_picture
 from fusionblocks.losses._inputs import check_number, check_pictures, check_whole, full_precision, gray
+from fusionblocks.losses._modules import as_module
 
 
 @full_precision
@@ -148,91 +149,10 @@ def range_loss(fused: Tensor) -> Tensor:
     return (fused - fused.clamp(0, 1)).square().mean()
 
 
-class ContrastLoss(nn.Module):
-    """Module of :func:`contrast_loss`.
-
-    Args:
-        gain: The factor.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import ContrastLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> ContrastLoss()(picture, picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self, *, gain: float = 1.0) -> None:
-        super().__init__()
-        self.gain = gain
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`contrast_loss`."""
-        return contrast_loss(fused, infrared, visible, gain=self.gain)
-
-
-class SpatialFrequencyLoss(nn.Module):
-    """Module of :func:`spatial_frequency_loss`.
-
-    Args:
-        gain: The factor.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import SpatialFrequencyLoss
-        >>> picture = torch.rand(1, 1, 8, 8)
-        >>> SpatialFrequencyLoss()(picture, picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self, *, gain: float = 1.0) -> None:
-        super().__init__()
-        self.gain = gain
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`spatial_frequency_loss`."""
-        return spatial_frequency_loss(fused, infrared, visible, gain=self.gain)
-
-
-class BrightnessLoss(nn.Module):
-    """Module of :func:`brightness_loss`.
-
-    Args:
-        window_size: Side of a window in pixels.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import BrightnessLoss
-        >>> picture = torch.rand(1, 1, 32, 32)
-        >>> BrightnessLoss()(picture, picture, picture)
-        tensor(0.)
-    """
-
-    def __init__(self, *, window_size: int = 16) -> None:
-        super().__init__()
-        self.window_size = window_size
-
-    def forward(self, fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss, see :func:`brightness_loss`."""
-        return brightness_loss(fused, infrared, visible, window_size=self.window_size)
-
-
-class RangeLoss(nn.Module):
-    """Module of :func:`range_loss`.
-
-    Example:
-        >>> import torch
-        >>> from fusionblocks.losses import RangeLoss
-        >>> RangeLoss()(torch.rand(1, 1, 8, 8))
-        tensor(0.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, fused: Tensor) -> Tensor:
-        """Return the loss, see :func:`range_loss`."""
-        return range_loss(fused)
+ContrastLoss = as_module("ContrastLoss", contrast_loss)
+SpatialFrequencyLoss = as_module("SpatialFrequencyLoss", spatial_frequency_loss)
+BrightnessLoss = as_module("BrightnessLoss", brightness_loss)
+RangeLoss = as_module("RangeLoss", range_loss)
 
 
 def _gray_pictures(fused: Tensor, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:

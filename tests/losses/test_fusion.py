@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 import pickle
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fusionblocks import losses
 from fusionblocks.losses import PRESETS, TERMS, FusionLoss, joint_gradient_loss
 from tests.losses.inputs import inputs
 
@@ -174,3 +176,19 @@ def test_a_missing_input_names_term_and_input() -> None:
             ValueError, match="the term 'cross_entropy' needs the input 'labels', got fused, infrared, seg"
         ):
             loss(**some, **missing)
+
+
+def test_modules_carry_their_function_over() -> None:
+    loss = losses.AxisGradientLoss(border="replicate", gain=2.0)
+    assert repr(loss) == "AxisGradientLoss(border='replicate', gain=2.0, signed=False)"
+    assert (loss.border, loss.gain, loss.signed) == ("replicate", 2.0, False)
+    assert list(inspect.signature(losses.AxisGradientLoss).parameters) == ["border", "gain", "signed"]
+    assert list(inspect.signature(loss.forward).parameters) == ["fused", "infrared", "visible"]
+    assert "gain: How many times stronger the fused edges should be" in losses.AxisGradientLoss.__doc__
+    pictures = torch.rand(3, 1, 1, 8, 8).unbind()
+    expected = losses.axis_gradient_loss(*pictures, border="replicate", gain=2.0)
+    assert torch.equal(pickle.loads(pickle.dumps(loss))(*pictures), expected)
+    loss.gain = 1.0
+    assert torch.equal(loss(*pictures), losses.axis_gradient_loss(*pictures, border="replicate"))
+    with pytest.raises(TypeError, match=r"AxisGradientLoss\(\) got an unexpected .*'gian'; its options: border, gain"):
+        losses.AxisGradientLoss(gian=2.0)
