@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -35,3 +37,9 @@ def test_the_version() -> None:
     code, output = run("--version")
     assert code == 0
     assert output.strip() == f"fusionblocks {fb.__version__}"
+
+
+def test_it_is_a_module_too() -> None:
+    command = [sys.executable, "-m", "fusionblocks", "--version"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == f"fusionblocks {fb.__version__}"
