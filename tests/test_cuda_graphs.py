@@ -274,6 +274,17 @@ def test_a_guide_is_a_reason() -> None:
     assert cuda_graphs.refusal(model, tensors) == "inputs require gradients"  # type: ignore[arg-type]
 
 
+def test_autocast_is_a_reason() -> None:
+    tensors = [SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0), requires_grad=False)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a machine without a GPU
+        torch.set_autocast_enabled("cuda", True)
+    try:
+        assert cuda_graphs.refusal(Doubling(), tensors).startswith("autocast is on")  # type: ignore[arg-type]
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(TypeError, match="cuda_graph must be a bool, got int"):
         fb.optimize(Doubling(), cuda_graph=1)  # type: ignore[arg-type]

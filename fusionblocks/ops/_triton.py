@@ -45,7 +45,11 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+@torch.compiler.assume_constant_result
 def input_precision() -> str:
-    """Return how a kernel multiplies float32: exactly, unless PyTorch's own switches allow TF32 in matrix products."""
+    """Return how a kernel multiplies float32: exactly, unless PyTorch's own switches allow TF32 in matrix products.
+
+    Compiled code keeps what it is when the code is compiled: ``torch.compile`` cannot trace how it is read.
+    """
     # the one switch that all the others set, and that can be read whichever of them was used
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

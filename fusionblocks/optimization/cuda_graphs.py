@@ -34,7 +34,7 @@ class CudaGraphs:
 
     A recording belongs to the shapes, dtypes and layouts of the inputs and to PyTorch's switches at the time. Calls
     from several threads wait for each other. What cannot be recorded runs as it would without, and is told once by a
-    warning with the reason: inputs on another device, inputs that require gradients, a network with a guide, an
+    warning with the reason: inputs on another device, inputs that require gradients, autocast, a network with a guide, an
     operation that no graph can hold.
 
     Args:
@@ -173,6 +173,8 @@ def refusal(module: nn.Module, tensors: list[Tensor]) -> str | None:
             return "inputs require gradients"
     if any(part._guide for part in module.modules() if isinstance(part, FusionModel)):
         return "a guide is attached, which reads its pictures on the CPU"
+    if autocast_enabled("cuda"):
+        return "autocast is on, which keeps its casts of the weights where a recording does not see them"
     if torch.cuda.is_current_stream_capturing():
         return "a graph is being recorded around it"
     return None
@@ -184,7 +186,6 @@ def switches() -> tuple[Any, ...]:
         torch.backends.cuda.matmul.fp32_precision,
         torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
         torch.are_deterministic_algorithms_enabled(),
-        torch.get_autocast_dtype("cuda") if autocast_enabled("cuda") else None,
     )
 
 

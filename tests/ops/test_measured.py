@@ -125,3 +125,17 @@ def test_sdpa_is_both_streams_as_heads_of_one(dtype: torch.dtype) -> None:
     gradients = [torch.autograd.grad(sum(x.square().sum() for x in outs), arguments) for outs in results.values()]
     for gradient, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.parametrize("size", [1000, 50_000])
+def test_the_choice_is_traced_by_torch_compile(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is judged on a GPU; the tensors may be anywhere."""
+    monkeypatch.setattr(_rows, "ROWS", _rows.read(TABLE))
+    torch.compiler.reset()
+
+    def doubled_or_tripled(x: Tensor) -> Tensor:
+        row = _rows.nearest("dual_cross_attention", [x])
+        return 2 * x if row is not None and row.serves else 3 * x
+
+    compiled = torch.compile(doubled_or_tripled, fullgraph=True, backend="aot_eager")
+    assert compiled(torch.ones(size)).sum() == doubled_or_tripled(torch.ones(size)).sum() == (2 + (size > 2000)) * size
