@@ -20,7 +20,7 @@ def as_module(name: str, function: Callable[..., Tensor]) -> type[nn.Module]:
         name: Name of the class, as it is called in the function's module.
         function: Its docstring has a line for every argument.
     """
-    parameters = inspect.signature(function).parameters
+    parameters = inspect.signature(function, eval_str=True).parameters
     options = {key: value for key, value in parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
     inputs = [value for key, value in parameters.items() if key not in options]
     constructor = inspect.Signature(list(options.values()))
@@ -43,7 +43,7 @@ def as_module(name: str, function: Callable[..., Tensor]) -> type[nn.Module]:
 
     forward.__doc__ = f"Return the loss, see :func:`{function.__name__}`."
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    forward.__signature__ = inspect.Signature([own, *inputs], return_annotation="Tensor")  # type: ignore[attr-defined]
+    forward.__signature__ = inspect.Signature([own, *inputs], return_annotation=Tensor)  # type: ignore[attr-defined]
     body = {
         "__init__": __init__,
         "forward": forward,

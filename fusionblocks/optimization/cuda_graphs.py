@@ -33,9 +33,9 @@ class CudaGraphs:
     """The recordings of one network; an optimized copy has them as its attribute ``cuda_graphs``.
 
     A recording belongs to the shapes, dtypes and layouts of the inputs and to PyTorch's switches at the time. Calls
-    from several threads wait for each other. What cannot be recorded runs as it would without, and is told once by a
-    warning with the reason: inputs on another device, inputs that require gradients, autocast, a network with a guide, an
-    operation that no graph can hold.
+    from several threads wait for each other. What cannot be recorded runs as it would without, and a warning says the
+    reason once: inputs on another device or that require gradients, autocast, a network with a guide, an operation that
+    no graph can hold.
 
     Args:
         most: Recordings that are kept; the one that was not used for longest is dropped for a new one. Each holds the
