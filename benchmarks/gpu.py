@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -40,6 +41,7 @@ from fusionblocks.ops._backend import Operator
 
 MINUTES = 9 * 60 - 25  # for all steps; the summary takes the rest
 TESTS = "tests/ops/"
+PROCESSES = "6"  # of pytest, where its plug-in for them is installed
 
 
 @dataclass
@@ -102,6 +104,8 @@ def tests(on_gpu: bool) -> list[Step]:
             continue
         command = ["pytest", *files, "-m", marker, "-q", "-x" if not on_gpu else "-ra", "-p", "no:cacheprovider"]
         command += ["-k", words] if words else []
+        if on_gpu and find_spec("xdist") is not None:  # most of the time is Triton's compiler's
+            command += ["-n", PROCESSES]
         steps.append(Step(f"tests of {name}", command, 75, {} if on_gpu else {"TRITON_INTERPRET": "1"}))
     return steps
 

@@ -438,11 +438,20 @@ class TestOnAGPU:
     @pytest.mark.parametrize("compiled", [False, True])
     def test_by_the_public_function(self, compiled: bool) -> None:
         queries, key, values, _ = draw(2, 1, 1, 300, 310, 64, layout=feature_map)
-        assert "runs on triton" in ops.explain("dual_cross_attention", *queries, key, *values)
         run = torch.compile(ops.dual_cross_attention, fullgraph=True) if compiled else ops.dual_cross_attention
         for out, true_out in zip(
-            run(*queries, key, *values, scale=0.1),
+            run(*queries, key, *values, scale=0.1, backend="triton"),
             formula([x.double() for x in queries], key.double(), [x.double() for x in values], 0.1),
             strict=True,
         ):
             assert relative_rms(out, true_out) < BOUNDS[torch.float32]
+
+    @pytest.mark.parametrize("positions", [300, 4800])
+    def test_the_automatic_choice(self, positions: int) -> None:
+        """Whatever it is; compiled, it has to be traced."""
+        queries, key, values, _ = draw(2, 1, 1, positions, positions, 64, layout=feature_map)
+        compiled = torch.compile(ops.dual_cross_attention, fullgraph=True)
+        expected = formula([x.double() for x in queries], key.double(), [x.double() for x in values], 0.1)
+        for run in (ops.dual_cross_attention, compiled):
+            for out, true_out in zip(run(*queries, key, *values, scale=0.1), expected, strict=True):
+                assert relative_rms(out, true_out) < BOUNDS[torch.float32]
