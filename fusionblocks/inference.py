@@ -28,8 +28,8 @@ from fusionblocks.image import (
 from fusionblocks.image.checks import check_pair
 from fusionblocks.image.convert import array_rows
 from fusionblocks.image.rows import Rows, Shape, WholeOnlyError, strip_rows
-from fusionblocks.models._packaged import has_random_weights
 from fusionblocks.models.base import FusionModel, evaluating
+from fusionblocks.models.packaged import has_random_weights
 from fusionblocks.models.registry import DEFAULT_MODEL, create_model
 from fusionblocks.models.wrapping import as_network
 from fusionblocks.optimization import optimize

@@ -141,9 +141,10 @@ def _ours(unit: str, parts: list[str], rest: list[str], rules: Layer, deferred: 
             return "a kernel is reached through its operator"
         return None if deferred or parts[-1] == "kernels" else "kernels are imported on first use, inside a function"
     if target != unit:
-        return (
-            None if target in rules.ours else f"{unit} may import {', '.join(sorted(rules.ours)) or 'no other layer'}"
-        )
+        if target not in rules.ours:
+            return f"{unit} may import {', '.join(sorted(rules.ours)) or 'no other layer'}"
+        private = any(part.startswith("_") for part in rest[1:]) and unit != "__init__"
+        return "what another layer needs is public in its owner or goes to _support" if private else None
     if unit == "models" and parts[1] != "__init__" and len(rest) > 1:
         if network_of(rest[1]) not in (None, network_of(parts[1])):
             return "a network does not import another"
@@ -169,6 +170,8 @@ def test_file_keeps_to_its_layer(path: str) -> None:
         ("_support/autocast.py", "from fusionblocks.image import luma"),
         ("image/color.py", "from fusionblocks.blocks import SDFM"),
         ("image/color.py", "import einops"),
+        ("blocks/sdfm.py", "from fusionblocks.image._local import filter_valid"),
+        ("blocks/sdfm.py", "from fusionblocks.ops import _checks"),
         ("image/color.py", "from ..ops import channel_attention"),
         ("ops/attention/reference.py", "import triton"),
         ("ops/attention/__init__.py", "def f():\n    import triton.language as tl"),

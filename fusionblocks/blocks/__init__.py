@@ -49,7 +49,7 @@ _MODULES = {
     "MSFEM": ".msfem",
     "HFAH": ".hfah",
     # how far a block sees
-    "reach": "._reach",
+    "reach": ".reaching",
 }
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

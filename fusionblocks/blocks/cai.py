@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks._by_rows import known_reach, must_own
-from fusionblocks.blocks._checks import check_alike, check_divisible, check_features
-from fusionblocks.blocks._reach import in_a_row, side_by_side
+from fusionblocks.blocks.by_rows import known_reach, must_own
 from fusionblocks.blocks.channel_attention import CrossChannelAttention
+from fusionblocks.blocks.checks import check_alike, check_divisible, check_features
 from fusionblocks.blocks.inverted_residual import InvertedResidual
 from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
+from fusionblocks.blocks.reaching import in_a_row, side_by_side
 from fusionblocks.image.rows import Rows
 
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features, check_positive
-from fusionblocks.blocks._reach import in_a_row
+from fusionblocks.blocks.checks import check_features, check_positive
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts
+from fusionblocks.blocks.reaching import in_a_row
 
 
 class DehazeExpert(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_divisible, check_features, check_positive
-from fusionblocks.blocks._reach import in_a_row
+from fusionblocks.blocks.checks import check_divisible, check_features, check_positive
+from fusionblocks.blocks.reaching import in_a_row
 
 
 class DenseLayer(nn.Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features, check_positive
 from fusionblocks.blocks._double_norm import DoubleNormConv
-from fusionblocks.blocks._reach import in_a_row
+from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks.blocks.reaching import in_a_row
 
 
 class DSRM(nn.Module):

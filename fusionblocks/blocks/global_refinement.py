@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_alike, check_positive
-from fusionblocks.blocks._reach import in_a_row, side_by_side
+from fusionblocks.blocks.checks import check_alike, check_positive
+from fusionblocks.blocks.reaching import in_a_row, side_by_side
 
 
 class GlobalRefinement(nn.Module):

@@ -10,9 +10,9 @@ from einops import rearrange, reduce, repeat
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_alike, check_features, check_positive
-from fusionblocks.blocks._reach import in_a_row, side_by_side
+from fusionblocks.blocks.checks import check_alike, check_features, check_positive
 from fusionblocks.blocks.conv_gru import ConvGRUCell
+from fusionblocks.blocks.reaching import in_a_row, side_by_side
 
 # Shapes: B batch, C channels, H W picture, n nodes of a graph, m = n - 1 neighbours of a node
 

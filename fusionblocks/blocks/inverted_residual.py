@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features, check_positive
-from fusionblocks.blocks._reach import in_a_row, of_convolution
+from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks.blocks.reaching import in_a_row, of_convolution
 
 
 class InvertedResidual(nn.Module):

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features, check_positive
-from fusionblocks.blocks._reach import of_convolution
+from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks.blocks.reaching import of_convolution
 
 
 class InvertibleConv1x1(nn.Conv2d):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features, check_positive
-from fusionblocks.blocks._reach import in_a_row, side_by_side
+from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks.blocks.reaching import in_a_row, side_by_side
 
 
 class MSFEM(nn.Module):

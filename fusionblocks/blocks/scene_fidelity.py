@@ -6,9 +6,9 @@ import torch
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_divisible, check_features, check_positive
-from fusionblocks.blocks._local_global_gate import LocalGlobalGate
-from fusionblocks.blocks._reach import in_a_row
+from fusionblocks.blocks.checks import check_divisible, check_features, check_positive
+from fusionblocks.blocks.local_global_gate import LocalGlobalGate
+from fusionblocks.blocks.reaching import in_a_row
 
 
 class SceneMask(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_alike, check_divisible, check_positive
-from fusionblocks.blocks._local_global_gate import LocalGlobalGate, bottleneck, pooled_bottleneck
+from fusionblocks.blocks.checks import check_alike, check_divisible, check_positive
+from fusionblocks.blocks.local_global_gate import LocalGlobalGate, bottleneck, pooled_bottleneck
 
 
 class AdaptiveFusion(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionblocks.blocks._checks import check_features, check_positive
+from fusionblocks.blocks.checks import check_features, check_positive
 
 
 class SemanticInjection(nn.Module):

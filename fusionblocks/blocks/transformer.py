@@ -5,10 +5,10 @@ from __future__ import annotations
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from fusionblocks.blocks._by_rows import known_reach, must_own, run
-from fusionblocks.blocks._checks import check_features, check_positive
-from fusionblocks.blocks._reach import in_a_row
+from fusionblocks.blocks.by_rows import known_reach, must_own, run
 from fusionblocks.blocks.channel_attention import ChannelAttention
+from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks.blocks.reaching import in_a_row
 from fusionblocks.image.rows import Rows
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 def settings_of(settings: list[str]) -> dict[str, Any]:
     """Return the values of ``key=value``, each a piece of YAML."""
-    from fusionblocks.training._plain import parse_value
+    from fusionblocks.training.plain import parse_value
 
     values = {}
     for setting in settings:
@@ -69,7 +69,7 @@ def open_network(model: str | None, checkpoint: Path | None, settings: list[str]
     """Return the network that ``--model``, ``--set`` and ``--checkpoint`` describe."""
     from fusionblocks.cli._console import err
     from fusionblocks.models import create_model, load_model, wrap
-    from fusionblocks.models._packaged import has_random_weights
+    from fusionblocks.models.packaged import has_random_weights
     from fusionblocks.models.registry import DEFAULT_MODEL
 
     values = settings_of(settings)

@@ -148,7 +148,7 @@ def _duration(seconds: float) -> str:
 
 def _make_all(pairs: Sequence[ImagePair], output: Path, guide: SAMMasks, place: Any) -> Iterator[str]:
     """Make the masks that are missing under a progress bar; yield a line for each pair that failed."""
-    from fusionblocks.guidance._mask_maps import map_to_levels
+    from fusionblocks.guidance.mask_maps import map_to_levels
     from fusionblocks.image import write_image
 
     with progress_bar("masks") as progress:

@@ -68,8 +68,8 @@ def train_guidance(
     from torch.utils.data import DataLoader
 
     from fusionblocks.guidance import CLIPDegradationClassifier
-    from fusionblocks.training._processes import open_accelerator
     from fusionblocks.training.guidance import class_accuracy, train_classifier
+    from fusionblocks.training.processes import open_accelerator
 
     try:
         _check_numbers(steps=steps, epochs=epochs, batch_size=batch_size)
@@ -167,8 +167,8 @@ def _open_source(
     seed: int,
 ) -> _Folders | _Clean:
     """Return the pictures of the one option that was given."""
+    from fusionblocks._support.numbers import check_whole
     from fusionblocks.data import DEGRADATIONS
-    from fusionblocks.data._checks import check_whole
     from fusionblocks.data.labelled import CLEAN, check_known, pictures_in
 
     given = [name for name, value in (("data", data), ("clean", clean), ("synthetic", synthetic)) if value is not None]

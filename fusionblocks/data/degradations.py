@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from fusionblocks._support.names import closest
-from fusionblocks.data._checks import check_number
+from fusionblocks._support.numbers import check_number
 from fusionblocks.image import check_picture, check_values
 
 #: The kinds of :func:`degrade`, the class names of a classifier of degradations; ``"clean"`` is none of them.

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from fusionblocks._support.names import closest
-from fusionblocks.data._checks import check_number, check_whole
+from fusionblocks._support.numbers import check_number, check_whole
 from fusionblocks.data.degradations import DEGRADATIONS, degrade
 from fusionblocks.data.pairs import natural_key
 from fusionblocks.image import READABLE_SUFFIXES, array_to_tensor, check_picture, check_values, read_image

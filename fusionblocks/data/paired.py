@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fusionblocks._support.numbers import check_whole
 from fusionblocks.data._cache import PictureCache
-from fusionblocks.data._checks import check_whole
 from fusionblocks.data._draws import Draw, generator_of
 from fusionblocks.data._reading import PACKED, PairReader, finished
 from fusionblocks.data.labelled import check_known

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusionblocks._support.numbers import check_number, check_whole
 from fusionblocks.data import _optics
 from fusionblocks.data._canvas import CLASS_NAMES, Array, Canvas, Texture
-from fusionblocks.data._checks import check_number, check_whole
 from fusionblocks.data._layouts import cast_shadows, street, yard
 
 __all__ = ["CLASS_NAMES", "SyntheticScene", "synthetic_scene"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
-from fusionblocks.data._checks import check_number, check_whole
+from fusionblocks._support.numbers import check_number, check_whole
 from fusionblocks.data.degradations import DEGRADATIONS, degrade
 from fusionblocks.data.labelled import check_known
 from fusionblocks.image import Padding, reflect_pad

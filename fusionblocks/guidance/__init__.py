@@ -13,7 +13,7 @@ _MODULES: dict[str, str] = {
     "add_lora": ".lora",
     "load_lora": ".lora",
     "lora_state_dict": ".lora",
-    "masks_to_map": "._mask_maps",
+    "masks_to_map": ".mask_maps",
     "merge_lora": ".lora",
     "unmerge_lora": ".lora",
 }

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict
-from fusionblocks.blocks._checks import check_positive
+from fusionblocks.blocks.checks import check_positive
 from fusionblocks.guidance import _clip_towers as towers
 from fusionblocks.guidance._adapters import read_adapters, write_adapters
 from fusionblocks.guidance._cache import DiskCache, Fingerprint, content_key

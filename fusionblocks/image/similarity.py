@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fusionblocks._support.autocast import no_autocast
-from fusionblocks.image._local import filter_valid
 from fusionblocks.image.filters import add_border, gaussian_kernel
+from fusionblocks.image.windows import filter_valid
 
 # the constants of the paper that keep the ratios stable
 K1, K2 = 0.01, 0.03

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fusionblocks.image._math import pearson, safe_sqrt
 from fusionblocks.image.checks import check_picture
+from fusionblocks.image.numerics import pearson, safe_sqrt
 from fusionblocks.losses._inputs import check_choice, check_pictures, check_same_shape, full_precision, gray
 from fusionblocks.losses._modules import as_module
 

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fusionblocks.image._local import filter_valid
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.filters import add_border, gaussian_kernel
+from fusionblocks.image.windows import filter_valid
 from fusionblocks.losses._inputs import (
     check_choice,
     check_mask,

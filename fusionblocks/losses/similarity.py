@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fusionblocks.image._fidelity import SMALLEST, fidelities
-from fusionblocks.image._math import pearson
 from fusionblocks.image.checks import check_picture
+from fusionblocks.image.fidelity import SMALLEST, fidelities
+from fusionblocks.image.numerics import pearson
 from fusionblocks.image.similarity import ssim
 from fusionblocks.losses._inputs import (
     alike,

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionblocks.image._math import safe_sqrt
 from fusionblocks.image.checks import check_picture
+from fusionblocks.image.numerics import safe_sqrt
 from fusionblocks.losses._inputs import check_number, check_pictures, check_whole, full_precision, gray
 from fusionblocks.losses._modules import as_module
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-from fusionblocks.image._math import safe_sqrt
+from fusionblocks.image.numerics import safe_sqrt
 from fusionblocks.metrics._math import safe_ratio
 
 #: Windows treated at a time, 81 joint probabilities each: what stays near a CPU's cache, what occupies a GPU.

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fusionblocks.image._local import sum_windows
 from fusionblocks.image.filters import add_border, sobel
+from fusionblocks.image.windows import sum_windows
 from fusionblocks.metrics._inputs import gray_levels
 
 

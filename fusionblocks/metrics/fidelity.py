@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fusionblocks.image._math import pearson, safe_sqrt
+from fusionblocks.image.numerics import pearson, safe_sqrt
 from fusionblocks.metrics._inputs import gray_levels
 from fusionblocks.metrics._math import check_choice
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from fusionblocks.image._math import safe_sqrt
+from fusionblocks.image.numerics import safe_sqrt
 from fusionblocks.metrics._histogram import histogram, shannon
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
 from fusionblocks.metrics._math import central_differences, check_choice

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionblocks.image._local import moments, sum_windows
 from fusionblocks.image.filters import add_border, gaussian_kernel
 from fusionblocks.image.similarity import K1, K2
+from fusionblocks.image.windows import moments, sum_windows
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
 from fusionblocks.metrics._math import reduce_sources
 

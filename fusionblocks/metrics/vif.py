@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fusionblocks.image._fidelity import SMALLEST, fidelities
+from fusionblocks.image.fidelity import SMALLEST, fidelities
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
 from fusionblocks.metrics._math import reduce_sources
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionblocks.image._local import filter_valid
 from fusionblocks.image.filters import add_border, sobel
+from fusionblocks.image.windows import filter_valid
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
 
 

@@ -13,8 +13,8 @@ from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
+from fusionblocks._support.modules import is_watched
 from fusionblocks._support.names import closest
-from fusionblocks.blocks._same import is_watched
 from fusionblocks.image.rows import Rows, WholeOnlyError
 
 Config = TypeVar("Config")
@@ -235,7 +235,7 @@ class FusionModel(
         """
         if self.whole_because:
             raise WholeOnlyError(self.whole_because)
-        from fusionblocks.blocks._by_rows import known_reach  # which needs timm
+        from fusionblocks.blocks.by_rows import known_reach  # which needs timm
 
         return infrared.map(lambda *pair: self(*pair).fused, visible, reach=known_reach(self))
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionblocks.blocks import CAI, GradientResidualDense, TransformerBlock
-from fusionblocks.blocks._by_rows import must_own, run
+from fusionblocks.blocks.by_rows import must_own, run
 from fusionblocks.image import gaussian_blur, gaussian_kernel, luma
 from fusionblocks.image.checks import check_pair
 from fusionblocks.image.rows import Map, Rows, Shape, each, keep

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fusionblocks.blocks._by_rows import must_own
+from fusionblocks.blocks.by_rows import must_own
 from fusionblocks.image import gaussian_blur, gaussian_kernel, laplacian_pyramid, luma, max_levels, reconstruct
 from fusionblocks.image.checks import check_pair
 from fusionblocks.image.rows import Rows

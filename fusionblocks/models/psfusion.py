@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusionblocks._support.names import closest
-from fusionblocks.blocks._checks import check_positive
+from fusionblocks.blocks.checks import check_positive
 from fusionblocks.blocks.dsrm import DSRM
 from fusionblocks.blocks.funnel_stem import FunnelStem
 from fusionblocks.blocks.psfm import PSFM

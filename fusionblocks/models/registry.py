@@ -11,8 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fusionblocks._support.names import closest
-from fusionblocks.models._packaged import has_packaged_weights, load_packaged_weights
 from fusionblocks.models.base import FusionModel
+from fusionblocks.models.packaged import has_packaged_weights, load_packaged_weights
 
 _NETWORKS = {
     "fusionblocks": ("fusionblocks.models.fusionblocks_net", "FusionBlocksNet"),

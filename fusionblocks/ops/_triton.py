@@ -45,7 +45,6 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@torch.compiler.assume_constant_result
 def input_precision() -> str:
     """Return how a kernel multiplies float32: exactly, unless PyTorch's own switches allow TF32 in matrix products.
 
@@ -53,3 +52,7 @@ def input_precision() -> str:
     """
     # the one switch that all the others set, and that can be read whichever of them was used
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+# what ``torch.compiler.assume_constant_result`` does, but that imports the compiler
+input_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -9,14 +9,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features
-from fusionblocks.blocks._gram import Gram, mix
-from fusionblocks.blocks._reach import in_a_row, side_by_side
-from fusionblocks.blocks._same import is_a
+from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.base_feature_extraction import ResidualTransformerGroup
 from fusionblocks.blocks.cai import CAI
 from fusionblocks.blocks.channel_attention import ChannelAttention, CrossChannelAttention
+from fusionblocks.blocks.checks import check_features
+from fusionblocks.blocks.gram import Gram, mix
 from fusionblocks.blocks.invertible_conv import split_channels
+from fusionblocks.blocks.reaching import in_a_row, side_by_side
 from fusionblocks.blocks.transformer import TransformerBlock
 from fusionblocks.optimization.rewriting import Rewrite, is_convolution, is_pointwise, like, rewrites
 from fusionblocks.optimization.strips import empty_map, in_strips, pays, strips

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from fusionblocks._support.autocast import autocast_enabled
-from fusionblocks.blocks._same import plain_class
+from fusionblocks._support.modules import plain_class
 from fusionblocks.models.base import FusionModel
 from fusionblocks.optimization.fusing import fusing
 

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks._checks import check_features
-from fusionblocks.blocks._reach import in_a_row, reach
-from fusionblocks.blocks._same import is_a
+from fusionblocks._support.modules import is_a
+from fusionblocks.blocks.checks import check_features
 from fusionblocks.blocks.degradation_experts import LowLightExpert
 from fusionblocks.blocks.detail_fusion import DetailFusion
 from fusionblocks.blocks.dsrm import DSRM
 from fusionblocks.blocks.gradient_residual_dense import GradientResidualDense
 from fusionblocks.blocks.invertible_conv import split_channels
+from fusionblocks.blocks.reaching import in_a_row, reach
 from fusionblocks.models.smfnet import Decoder
 from fusionblocks.optimization.rewriting import Rewrite, rewrites
 from fusionblocks.optimization.strips import in_strips

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionblocks.blocks._reach import reach, side_by_side
-from fusionblocks.blocks._same import is_a
+from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts, UniNet
+from fusionblocks.blocks.reaching import reach, side_by_side
 from fusionblocks.optimization.rewriting import Rewrite, is_convolution, like, rewrites
 from fusionblocks.optimization.strips import in_strips
 

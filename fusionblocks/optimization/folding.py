@@ -10,7 +10,7 @@ from timm.layers import BatchNormAct2d, ConvNormAct
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-from fusionblocks.blocks._same import is_a
+from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.funnel_stem import FunnelStem
 from fusionblocks.models.psfusion import FunnelResNet
 from fusionblocks.optimization.rewriting import Rewrite, like, rewrites

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionblocks.blocks._checks import check_alike, check_features
-from fusionblocks.blocks._local_global_gate import LocalGlobalGate
-from fusionblocks.blocks._reach import in_a_row, reach, side_by_side
-from fusionblocks.blocks._same import is_a
+from fusionblocks._support.modules import is_a
+from fusionblocks.blocks.checks import check_alike, check_features
 from fusionblocks.blocks.funnel_stem import FunnelStem
+from fusionblocks.blocks.local_global_gate import LocalGlobalGate
+from fusionblocks.blocks.reaching import in_a_row, reach, side_by_side
 from fusionblocks.blocks.scene_fidelity import SceneFidelityPath, SceneMask
 from fusionblocks.blocks.sdfm import SDFM, AdaptiveFusion
 from fusionblocks.blocks.semantic_injection import SemanticInjection

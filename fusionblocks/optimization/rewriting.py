@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from fusionblocks.blocks._same import is_a, is_watched
+from fusionblocks._support.modules import is_a, is_watched
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -8,7 +8,7 @@ from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionblocks.blocks._same import is_a
+from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.clip_query_attention import CLIPQueryAttention
 from fusionblocks.models.sgafusion import SGAFusion
 from fusionblocks.optimization.rewriting import Rewrite, frozen, is_convolution, is_pointwise, rewrites

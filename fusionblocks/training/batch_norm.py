@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import default_collate
 
-from fusionblocks.training._processes import move
 from fusionblocks.training.batches import seeded
 from fusionblocks.training.learning import freeze_all_but
 from fusionblocks.training.objectives import Objective
+from fusionblocks.training.processes import move
 from fusionblocks.training.recipe import PhaseRecipe
 
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from fusionblocks.models.base import FusionModel
-from fusionblocks.training._processes import gather_objects, move
 from fusionblocks.training.batch_norm import check_single_pairs, least_batch
 from fusionblocks.training.batches import seeded
 from fusionblocks.training.checkpoints import Checkpoints, name_of, random_states, set_random_states, to_cpu
 from fusionblocks.training.journal import Journal
 from fusionblocks.training.learning import build_optimizer, check_parts, freeze_all_but, open_average
 from fusionblocks.training.objectives import Objective, build_objective, check_inputs, objective_class
+from fusionblocks.training.processes import gather_objects, move
 from fusionblocks.training.recipe import PhaseRecipe, Recipe
 from fusionblocks.training.schedules import learning_rate
 from fusionblocks.training.sources import Place, Step, open_source

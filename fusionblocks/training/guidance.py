@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionblocks.training._processes import open_accelerator
+from fusionblocks.training.processes import open_accelerator
 from fusionblocks.training.recipe import ScheduleRecipe
 from fusionblocks.training.schedules import learning_rate
 

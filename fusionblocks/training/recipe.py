@@ -12,7 +12,7 @@ from typing import Any
 
 from fusionblocks._support.names import closest
 from fusionblocks.training._checks import check_choice, check_range
-from fusionblocks.training._plain import build, parse_value
+from fusionblocks.training.plain import build, parse_value
 
 RECIPES = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("adam", "adamw", "sgd")

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from fusionblocks.models.registry import create_model
 from fusionblocks.training._checks import check_range
-from fusionblocks.training._processes import open_accelerator
 from fusionblocks.training.batches import seeded
 from fusionblocks.training.engine import Settings, Trainer
 from fusionblocks.training.objectives import Objective
+from fusionblocks.training.processes import open_accelerator
 from fusionblocks.training.recipe import Recipe, load_recipe
 
 Pairs = Dataset[Any] | str | Path

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from fusionblocks.image import luma
 from fusionblocks.metrics import FusionEvaluator
-from fusionblocks.training._processes import gather_objects, move
 from fusionblocks.training.journal import picture_grid
 from fusionblocks.training.objectives import Objective
+from fusionblocks.training.processes import gather_objects, move
 from fusionblocks.training.recipe import ValidationRecipe
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import nn
 
 import fusionblocks as fb
 from fusionblocks.guidance import SAMMasks, SAMPrompts, masks_to_map
-from fusionblocks.guidance._mask_maps import ENCODINGS
+from fusionblocks.guidance.mask_maps import ENCODINGS
 from tests.helpers.tiny_sam import LOOSE, PATCH, SIDE, tiny_sam
 
 HEIGHT, WIDTH = 43, 60

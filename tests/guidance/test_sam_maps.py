@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fusionblocks.guidance import masks_to_map
-from fusionblocks.guidance._mask_maps import ENCODINGS, map_to_levels
+from fusionblocks.guidance.mask_maps import ENCODINGS, map_to_levels
 
 
 def from_rows(*rows: str) -> np.ndarray:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusionblocks.image import _local
-from fusionblocks.image._local import filter_valid
+from fusionblocks.image import windows
 from fusionblocks.image.filters import gaussian_kernel, separable
+from fusionblocks.image.windows import filter_valid
 from fusionblocks.metrics import (
     edge_preservation,
     fusion_artifacts,
@@ -59,10 +59,10 @@ def test_pictures_of_a_batch_do_not_mix() -> None:
 )
 def test_strips_give_what_the_whole_picture_gives(metric, monkeypatch: pytest.MonkeyPatch) -> None:
     given = pictures(230, 64, batch=3)
-    monkeypatch.setattr(_local, "_STRIP", 1 << 20)
+    monkeypatch.setattr(windows, "_STRIP", 1 << 20)
     whole = metric(*given)
     for pixels in (1, 100 * 64, 2 * 100 * 64):  # one tile of rows, 96 rows, and as many of two pictures
-        monkeypatch.setattr(_local, "_STRIP", pixels)
+        monkeypatch.setattr(windows, "_STRIP", pixels)
         torch.testing.assert_close(metric(*given), whole, rtol=1e-12, atol=0)
 
 

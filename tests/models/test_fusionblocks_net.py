@@ -10,7 +10,7 @@ import torch
 
 import fusionblocks as fb
 from fusionblocks.image import luma
-from fusionblocks.models import _packaged
+from fusionblocks.models import packaged
 from tests.helpers.model_tester import ModelTester
 
 
@@ -74,18 +74,18 @@ class TestFusionBlocksNet(ModelTester):
 
 def test_it_is_small(trained: fb.FusionModel) -> None:
     assert sum(parameter.numel() for parameter in trained.parameters()) < 100_000
-    assert (_packaged.WEIGHTS / "fusionblocks.safetensors").stat().st_size < 2**20
+    assert (packaged.WEIGHTS / "fusionblocks.safetensors").stat().st_size < 2**20
 
 
 def test_the_weights_are_the_ones_released(trained: fb.FusionModel) -> None:
-    digest = hashlib.sha256((_packaged.WEIGHTS / "fusionblocks.safetensors").read_bytes()).hexdigest()
+    digest = hashlib.sha256((packaged.WEIGHTS / "fusionblocks.safetensors").read_bytes()).hexdigest()
     assert trained.packaged_digest == digest
     assert not trained.training
 
 
 def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = (_packaged.WEIGHTS / "fusionblocks.safetensors").read_bytes()
-    monkeypatch.setattr(_packaged, "WEIGHTS", tmp_path)
+    whole = (packaged.WEIGHTS / "fusionblocks.safetensors").read_bytes()
+    monkeypatch.setattr(packaged, "WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"fusionblocks\.safetensors"):
         fb.create_model("fusionblocks")
     (tmp_path / "fusionblocks.safetensors").write_bytes(whole[:-4] + b"\0\0\0\1")

@@ -10,9 +10,9 @@ import torch
 from fusionblocks import create_model
 from fusionblocks.losses import PRESETS, FusionLoss
 from fusionblocks.training import list_recipes, load_recipe, read_log, train
-from fusionblocks.training._plain import parse_value
 from fusionblocks.training.learning import build_optimizer, check_parts
 from fusionblocks.training.objectives import build_objective, objective_class
+from fusionblocks.training.plain import parse_value
 from fusionblocks.training.recipe import Recipe, ScheduleRecipe
 from fusionblocks.training.schedules import learning_rate
 from tests.training.scenes import scenes, small_recipe

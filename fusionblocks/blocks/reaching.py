@@ -8,7 +8,7 @@ from typing import Any
 from timm.layers import BatchNormAct2d, ConvMlp, ConvNormAct, LayerNorm2d
 from torch import nn
 
-from fusionblocks.blocks._same import is_a, is_watched, keeps, plain_class
+from fusionblocks._support.modules import is_a, is_watched, keeps, plain_class
 
 Rule = Callable[[Any], int | None]
 

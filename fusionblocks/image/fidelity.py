@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fusionblocks.image._local import filter_valid, moments, sum_windows
 from fusionblocks.image.filters import gaussian_kernel
+from fusionblocks.image.windows import filter_valid, moments, sum_windows
 
 # variance of the eye's own noise, and the variance below which a window counts as flat
 _NOISE, _FLAT = 2.0, 1e-10

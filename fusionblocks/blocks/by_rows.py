@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fusionblocks.blocks._reach import in_a_row, reach
-from fusionblocks.blocks._same import is_watched, keeps, plain_class
+from fusionblocks._support.modules import is_watched, keeps, plain_class
+from fusionblocks.blocks.reaching import in_a_row, reach
 from fusionblocks.image.rows import Map, Rows, WholeOnlyError
 
 
