@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import benchmark_tables
+import floors
 import pictures
 import torch
 from sphinx.pycode import ModuleAnalyzer
@@ -53,6 +54,7 @@ def write_all(docs: Path) -> None:
     pictures.write_sample(api)
     pictures.write_comparison(api)
     benchmark_tables.write_all(api)
+    floors.write_all(api)
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------
