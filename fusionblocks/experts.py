@@ -198,7 +198,7 @@ def expert_report(
         The fused picture, and per mixture the weights of its experts at each pixel and on average.
 
     Raises:
-        TypeError: If ``model`` is no network, or one without mixtures of experts.
+        TypeError: If ``model`` is not a network, or one without mixtures of experts.
         ValueError: See :func:`~fusionblocks.fuse`.
 
     Example:

@@ -89,7 +89,7 @@ def fuse(
     Raises:
         FileNotFoundError: If a file does not exist.
         TypeError: If a picture is of an unknown kind or dtype, or the network takes no such guidance.
-        ValueError: If a file cannot be read, a shape is no picture's, sizes or batches differ, values are not in
+        ValueError: If a file cannot be read, a shape is not a picture's, sizes or batches differ, values are not in
             [0, 1], the network's result is not finite, or ``tile`` is an integer and the network needs pictures whole.
 
     Example:

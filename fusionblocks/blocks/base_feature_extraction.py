@@ -21,7 +21,7 @@ class ResidualTransformerGroup(nn.Module):
         depth: Pairs of transformer blocks.
 
     Raises:
-        ValueError: If ``channels`` is no positive multiple of ``num_heads`` and of 4.
+        ValueError: If ``channels`` is not a positive multiple of ``num_heads`` and of 4.
 
     Reference:
         "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published class
@@ -77,7 +77,7 @@ class BaseFeatureExtraction(nn.Module):
         depth: Pairs of transformer blocks in a group.
 
     Raises:
-        ValueError: If ``channels`` is no positive multiple of ``num_heads`` and of 4.
+        ValueError: If ``channels`` is not a positive multiple of ``num_heads`` and of 4.
 
     Reference:
         "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published class

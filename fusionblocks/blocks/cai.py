@@ -102,7 +102,7 @@ class CAI(nn.Module):
         expand_ratio: Hidden channels of the coupling's subnets for each of their input channels.
 
     Raises:
-        ValueError: If ``channels`` is no positive multiple of ``2 * num_heads``.
+        ValueError: If ``channels`` is not a positive multiple of ``2 * num_heads``.
 
     Reference:
         "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published class

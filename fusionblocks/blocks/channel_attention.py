@@ -30,7 +30,7 @@ class ChannelAttention(nn.Module):
         bias: Give the convolutions a bias.
 
     Raises:
-        ValueError: If ``channels`` is no positive multiple of ``num_heads``.
+        ValueError: If ``channels`` is not a positive multiple of ``num_heads``.
 
     Reference:
         "Restormer: Efficient Transformer for High-Resolution Image Restoration", 2022 (MDTA); "A Semantic-Aware and
@@ -123,7 +123,7 @@ class CrossChannelAttention(nn.Module):
         bias: Give the convolutions a bias.
 
     Raises:
-        ValueError: If ``channels`` is no positive multiple of ``num_heads``.
+        ValueError: If ``channels`` is not a positive multiple of ``num_heads``.
 
     Reference:
         "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published class

@@ -26,7 +26,7 @@ class CLIPQueryAttention(nn.Module):
         query: Who asks, ``"image"`` or ``"semantic"``.
 
     Raises:
-        ValueError: If a size is not a positive integer, ``channels`` is no multiple of ``num_heads`` or ``query`` is
+        ValueError: If a size is not a positive integer, ``channels`` is not a multiple of ``num_heads`` or ``query`` is
             neither of the two.
 
     Reference:

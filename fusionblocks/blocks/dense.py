@@ -20,7 +20,7 @@ class DenseLayer(nn.Module):
         depth: Number of dense convolutions; each sees all before it.
 
     Raises:
-        ValueError: If a size is not positive, ``out_channels`` is no multiple of ``reduction``, or ``x`` has another
+        ValueError: If a size is not positive, ``out_channels`` is not a multiple of ``reduction``, or ``x`` has another
             number of channels.
 
     Reference:

@@ -25,7 +25,7 @@ class HFAH(nn.Module):
         reduction: Every level's attention has ``1 / reduction`` of its channels inside (at least one).
 
     Raises:
-        ValueError: If ``in_channels`` is empty, or a width is no positive integer.
+        ValueError: If ``in_channels`` is empty, or a width is not a positive integer.
 
     Reference:
         *SGDFuse: SAM-Guided Diffusion for High-Fidelity Infrared and Visible Image Fusion* (2025), class ``HFAH``;

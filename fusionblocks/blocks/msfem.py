@@ -23,7 +23,7 @@ class MSFEM(nn.Module):
         kernel_sizes: Odd sizes of the parallel convolutions, beside which a 1x1 branch looks at the pixel itself.
 
     Raises:
-        ValueError: If a width is no positive integer, or a kernel size is not odd and positive.
+        ValueError: If a width is not a positive integer, or a kernel size is not odd and positive.
 
     Reference:
         *SGDFuse: SAM-Guided Diffusion for High-Fidelity Infrared and Visible Image Fusion* (2025), class ``MSFEM``.

@@ -25,7 +25,7 @@ class DualCrossAttention(nn.Module):
         scale: Factor on the attention logits; the published network has none.
 
     Raises:
-        ValueError: If ``channels`` is no multiple of ``num_heads``, or the inputs' shapes do not fit.
+        ValueError: If ``channels`` is not a multiple of ``num_heads``, or the inputs' shapes do not fit.
 
     Reference:
         "Rethinking the necessity of image fusion in high-level vision tasks" (PSFusion), 2023 (published class
@@ -98,8 +98,8 @@ class PSFM(nn.Module):
         num_heads: Heads of the attention.
 
     Raises:
-        ValueError: If ``out_channels`` is no multiple of ``reduction`` or ``num_heads``, or the inputs' shapes do not
-            fit.
+        ValueError: If ``out_channels`` is not a multiple of ``reduction`` or ``num_heads``, or the inputs' shapes do
+            not fit.
 
     Reference:
         "Rethinking the necessity of image fusion in high-level vision tasks" (PSFusion), 2023 (published class

@@ -17,7 +17,7 @@ class S2P2(nn.Module):
         num_classes: Number of semantic classes.
 
     Raises:
-        ValueError: If a size is not positive, ``channels`` is no multiple of 4, or ``x`` has another number of
+        ValueError: If a size is not positive, ``channels`` is not a multiple of 4, or ``x`` has another number of
             channels.
 
     Reference:

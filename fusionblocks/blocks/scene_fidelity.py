@@ -19,7 +19,7 @@ class SceneMask(nn.Module):
         reduction: How many times narrower the global branch is inside.
 
     Raises:
-        ValueError: If ``channels`` is no multiple of ``reduction``, or ``x`` has another number of channels.
+        ValueError: If ``channels`` is not a multiple of ``reduction``, or ``x`` has another number of channels.
 
     Reference:
         "Rethinking the necessity of image fusion in high-level vision tasks" (PSFusion), 2023 (published class
@@ -110,7 +110,7 @@ class SceneFidelityPath(nn.Module):
         reduction: How many times narrower the mask's global branch is inside.
 
     Raises:
-        ValueError: If ``channels`` is no multiple of ``reduction``, or ``x`` has another number of channels.
+        ValueError: If ``channels`` is not a multiple of ``reduction``, or ``x`` has another number of channels.
 
     Reference:
         "Rethinking the necessity of image fusion in high-level vision tasks" (PSFusion), 2023 (published class

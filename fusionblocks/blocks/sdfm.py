@@ -18,7 +18,7 @@ class AdaptiveFusion(nn.Module):
         reduction: How many times narrower the attention branches are inside.
 
     Raises:
-        ValueError: If ``channels`` is no multiple of ``reduction``, or the inputs' shapes do not fit.
+        ValueError: If ``channels`` is not a multiple of ``reduction``, or the inputs' shapes do not fit.
 
     Reference:
         "Rethinking the necessity of image fusion in high-level vision tasks" (PSFusion), 2023 (published class
@@ -68,7 +68,7 @@ class SDFM(nn.Module):
         reduction: How many times narrower the attention branches are inside.
 
     Raises:
-        ValueError: If ``out_channels`` is no multiple of ``reduction``, or the inputs' shapes do not fit.
+        ValueError: If ``out_channels`` is not a multiple of ``reduction``, or the inputs' shapes do not fit.
 
     Reference:
         "Rethinking the necessity of image fusion in high-level vision tasks" (PSFusion), 2023 (published class

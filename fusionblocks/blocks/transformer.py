@@ -63,7 +63,7 @@ class TransformerBlock(nn.Module):
         feed_forward: Any module from ``(B, C, H, W)`` to the same shape; ``None``: :class:`LeFF`.
 
     Raises:
-        ValueError: If ``channels`` is no positive multiple of ``num_heads``.
+        ValueError: If ``channels`` is not a positive multiple of ``num_heads``.
 
     Reference:
         "A Semantic-Aware and Multi-Guided Network for Infrared-Visible Image Fusion", 2025 (published classes

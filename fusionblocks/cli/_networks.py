@@ -34,7 +34,7 @@ def import_network(model: str, settings: dict[str, Any]) -> nn.Module:
     """Return what the class that ``package.module:Class`` or ``file.py:Class`` names makes of the settings.
 
     Raises:
-        ValueError: If there is no such file, module or class, it is no module's, or takes no such settings.
+        ValueError: If there is no such file, module or class, it is not a module's, or takes no such settings.
     """
     place, _, name = model.rpartition(":")
     try:

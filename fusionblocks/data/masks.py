@@ -29,7 +29,7 @@ def boundary_mask(labels: Tensor, *, width: int = 1) -> Tensor:
         greater ``width``, whether such a pixel is less than ``width`` rows and columns away.
 
     Raises:
-        TypeError: If the labels are no tensor of integers, or ``width`` is no integer.
+        TypeError: If the labels are no tensor of integers, or ``width`` is not an integer.
         ValueError: If the labels have no rows and columns, or ``width`` is below 1.
 
     Example:

@@ -82,7 +82,7 @@ def match_folders(folders: Mapping[str, str | Path]) -> FolderGroups:
         that some folder lacks, and names that a folder has twice (with two extensions).
 
     Raises:
-        NotADirectoryError: If one of them is no folder.
+        NotADirectoryError: If one of them is not a folder.
         ValueError: If two of them are the same folder, or one holds no picture.
 
     Example:
@@ -135,7 +135,7 @@ def pair_folders(infrared: str | Path, visible: str | Path) -> FolderPairs:
         names that a folder has twice (with two extensions).
 
     Raises:
-        NotADirectoryError: If one of the two is no folder.
+        NotADirectoryError: If one of the two is not a folder.
         ValueError: If both are the same folder, or one holds no picture.
 
     Example:

@@ -65,7 +65,7 @@ def synthetic_scene(
         The named tuple ``(infrared, visible, mask)``, without a batch dimension.
 
     Raises:
-        TypeError: If ``seed``, ``height`` or ``width`` is no integer, or ``haze`` or ``noise`` no number.
+        TypeError: If ``seed``, ``height`` or ``width`` is not an integer, or ``haze`` or ``noise`` is not a number.
         ValueError: If an argument lies outside its range or names an unknown layout or time.
 
     Example:

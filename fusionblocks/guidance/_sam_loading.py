@@ -66,7 +66,7 @@ class TimmEncoder(nn.Module):
         image_size: Side of the input in pixels, a multiple of the patch size. Position tables are interpolated.
 
     Raises:
-        ValueError: If ``image_size`` is no multiple of the patch size.
+        ValueError: If ``image_size`` is not a multiple of the patch size.
     """
 
     def __init__(self, encoder: Any, image_size: int) -> None:
@@ -113,7 +113,7 @@ def with_timm_encoder(sam: Any, image_size: int | None = None) -> Any:
         image_size: Side of the square that the encoder sees; None: the network's own.
 
     Raises:
-        ValueError: If ``image_size`` is no multiple of the patch size.
+        ValueError: If ``image_size`` is not a multiple of the patch size.
     """
     encoder = TimmEncoder(sam.image_encoder, sam.image_encoder.img_size if image_size is None else image_size)
     grid = encoder.img_size // sam.image_encoder.patch_embed.proj.kernel_size[0]

@@ -40,7 +40,7 @@ def locate(prompts: SAMPrompts, size: tuple[int, int]) -> LocatedPrompts:
     """Return prompts as arrays, refusing shapes and places that a picture of ``size`` does not have.
 
     Raises:
-        TypeError: If something is no array of numbers.
+        TypeError: If something is not an array of numbers.
         ValueError: If a shape is wrong, a prompt lies outside the picture, a label is not 0 or 1, or there is none.
     """
     boxes = _array("boxes", prompts.boxes, (0, 4))

@@ -70,7 +70,7 @@ def add_lora(
         The dotted names of the adapted weights.
 
     Raises:
-        ValueError: If the rank is no positive integer, a target names no weight, or the network has updates already.
+        ValueError: If the rank is not a positive integer, a target names no weight, or the network has updates already.
 
     Reference:
         LoRA: Low-Rank Adaptation of Large Language Models (2021).

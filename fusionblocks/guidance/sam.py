@@ -123,7 +123,7 @@ class SAMMasks(nn.Module):
             The infrared and the visible map, each ``(B, 1, H, W)`` in [0, 1].
 
         Raises:
-            TypeError: If a picture is no float tensor.
+            TypeError: If a picture is not a float tensor.
             ValueError: If a shape is wrong, or values are not in [0, 1].
         """
         check_pair(infrared, visible, visible_channels=(1, 3))
@@ -141,7 +141,7 @@ class SAMMasks(nn.Module):
             ``(B, 1, H, W)`` in [0, 1], of the dtype and on the device of ``picture``.
 
         Raises:
-            TypeError: If ``picture`` is no float tensor, or ``prompts`` none of these.
+            TypeError: If ``picture`` is not a float tensor, or ``prompts`` none of these.
             ValueError: If a shape is wrong, values are not in [0, 1], or a prompt lies outside the picture.
         """
         found = self.segment(picture, prompts=prompts)

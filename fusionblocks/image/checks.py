@@ -20,7 +20,7 @@ def check_picture(name: str, x: Tensor, channels: int | Sequence[int]) -> None:
         channels: The accepted ``C``, one number or several.
 
     Raises:
-        TypeError: ``x`` is no tensor, or not of a floating-point dtype.
+        TypeError: ``x`` is not a tensor, or not of a floating-point dtype.
         ValueError: The rank, the number of channels or an empty dimension is wrong.
 
     Example:
@@ -51,7 +51,7 @@ def check_pair(infrared: Tensor, visible: Tensor, *, visible_channels: int | Seq
         visible_channels: The accepted ``C`` of ``visible``.
 
     Raises:
-        TypeError: One of them is no tensor, or not of a floating-point dtype.
+        TypeError: One of them is not a tensor, or not of a floating-point dtype.
         ValueError: A shape is wrong, or batch sizes or picture sizes differ.
 
     Example:
@@ -85,7 +85,7 @@ def check_values(name: str, x: Tensor) -> None:
         x: A floating-point tensor of any shape.
 
     Raises:
-        TypeError: ``x`` is no tensor, or not of a floating-point dtype.
+        TypeError: ``x`` is not a tensor, or not of a floating-point dtype.
         ValueError: A value is NaN, infinite or outside [0, 1]; the message counts or bounds them.
 
     Example:

@@ -54,7 +54,7 @@ def array_to_tensor(
 
     Raises:
         TypeError: If the dtype is none of these.
-        ValueError: If the shape is no picture's, or float values are not finite or not in [0, 1].
+        ValueError: If the shape is not a picture's, or float values are not finite or not in [0, 1].
 
     Example:
         >>> import numpy as np

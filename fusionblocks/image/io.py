@@ -49,7 +49,7 @@ def read_image(path: str | os.PathLike[str], *, raw: bool = False, any_float: bo
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no picture of these formats, or is damaged or truncated, or holds several pictures,
+        ValueError: The file is not a picture of these formats, or is damaged or truncated, or holds several pictures,
             more pixels than twice ``PIL.Image.MAX_IMAGE_PIXELS`` (179 million), or samples of another depth. The
             message names the path and the reason.
 
@@ -133,7 +133,7 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        TypeError: ``array`` is no array, or of another dtype.
+        TypeError: ``array`` is not an array or has another dtype.
         ValueError: The suffix is unknown, the path no regular file, the shape no picture's, or the format cannot hold
             16 bits.
 

@@ -39,7 +39,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, Padding]:
         The padded picture (``x`` itself where nothing is missing) and the :class:`Padding` that :func:`crop` takes off.
 
     Raises:
-        ValueError: ``multiple`` is no positive integer, or ``x`` has no pixels.
+        ValueError: ``multiple`` is not a positive integer, or ``x`` has no pixels.
 
     Example:
         >>> import torch

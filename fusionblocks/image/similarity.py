@@ -39,7 +39,7 @@ def ssim(
         ``(B,)``, at most 1, which only equal pictures reach; float32 for half-precision pictures.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes differ or are no pictures', a picture is smaller than the window, or an option is
             out of range.
 
@@ -82,7 +82,7 @@ def ssim_map(
         pictures.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes differ or are no pictures', a picture is smaller than the window, or an option is
             out of range.
 

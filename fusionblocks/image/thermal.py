@@ -101,7 +101,7 @@ def check_range(name: str, limits: Any) -> tuple[float, float]:
         limits: What was given.
 
     Raises:
-        TypeError: If it is no pair of numbers.
+        TypeError: If it is not a pair of numbers.
         ValueError: If a number is not finite, or the first is not below the second.
 
     Example:

@@ -24,7 +24,7 @@ def color_loss(fused: Tensor, visible: Tensor) -> Tensor:
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: A picture has not three channels, or batch sizes or sizes differ.
 
     Reference:

@@ -34,7 +34,7 @@ def feature_correlation(x: Tensor, y: Tensor, *, per_picture: bool = False) -> T
         A scalar from -1 to 1; 0 for constant features.
 
     Raises:
-        TypeError: An argument is no tensor, or not of a floating-point dtype.
+        TypeError: An argument is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes differ.
 
     Reference:
@@ -82,7 +82,7 @@ def decomposition_loss(
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor, or not of a floating-point dtype.
+        TypeError: An argument is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes of two modalities differ.
 
     Reference:
@@ -131,7 +131,7 @@ def graph_decomposition_loss(
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor, or not of a floating-point dtype.
+        TypeError: An argument is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes of two modalities differ.
 
     Reference:
@@ -180,7 +180,7 @@ def correlation_ratio_loss(
         A scalar.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, or the form is unknown.
 
     Reference:

@@ -34,7 +34,7 @@ def noise_loss(
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor, or not of a floating-point dtype.
+        TypeError: An argument is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes differ, or an option is unknown.
 
     Reference:

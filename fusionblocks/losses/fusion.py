@@ -38,7 +38,7 @@ class FusionLoss(nn.Module):
         terms: Terms of your own: functions that return a scalar. Their arguments name the inputs they take.
 
     Raises:
-        TypeError: A weight is no number, or a term of your own no function of named inputs.
+        TypeError: A weight is not a number, or a term of your own is not a function of named inputs.
         ValueError: A name or an option is unknown (the closest match is offered), a weight is negative, or there is
             no term.
 
@@ -84,7 +84,7 @@ class FusionLoss(nn.Module):
             options: Options that differ.
 
         Raises:
-            TypeError: A weight is no number.
+            TypeError: A weight is not a number.
             ValueError: A name or an option is unknown; the message offers the closest match.
 
         Example:

@@ -32,7 +32,7 @@ def joint_gradient_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, bor
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, or the border is unknown.
 
     Reference:
@@ -82,7 +82,7 @@ def axis_gradient_loss(
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, the border is unknown, or the gain is not positive.
 
     Reference:

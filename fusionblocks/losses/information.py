@@ -37,7 +37,7 @@ def entropy_loss(
         A scalar in bits, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, or an option is out of range.
 
     Reference:
@@ -80,7 +80,7 @@ def mutual_information_loss(
         A scalar in nats, from 0 to ``least``.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, or an option is out of range.
 
     Reference:

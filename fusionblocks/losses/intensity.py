@@ -43,7 +43,7 @@ def intensity_max_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tens
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit.
 
     Reference:
@@ -78,7 +78,7 @@ def masked_intensity_loss(fused: Tensor, infrared: Tensor, visible: Tensor, mask
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor or of an unfit dtype.
+        TypeError: An argument is not a tensor or has an unfit dtype.
         ValueError: Channels, batch sizes or sizes do not fit.
 
     Reference:
@@ -136,7 +136,7 @@ def masked_patch_mse_loss(
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor or of an unfit dtype.
+        TypeError: An argument is not a tensor or has an unfit dtype.
         ValueError: Channels, batch sizes or sizes do not fit, or an option is out of range.
 
     Reference:

@@ -34,7 +34,7 @@ def l1_loss(image: Tensor, reference: Tensor) -> Tensor:
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes do not fit.
 
     Reference:
@@ -67,7 +67,7 @@ def gradient_loss(image: Tensor, reference: Tensor, *, border: Border = "zero") 
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes do not fit, or the border is unknown.
 
     Reference:
@@ -101,7 +101,7 @@ def spatial_gradient_loss(image: Tensor, reference: Tensor) -> Tensor:
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes do not fit.
 
     Reference:
@@ -142,7 +142,7 @@ def second_gradient_loss(
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes do not fit, or the normalization is unknown.
 
     Reference:
@@ -179,7 +179,7 @@ def gram_loss(image: Tensor, reference: Tensor) -> Tensor:
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor, or not of a floating-point dtype.
+        TypeError: An argument is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes do not fit.
 
     Reference:

@@ -34,7 +34,7 @@ def cross_entropy_loss(segmentation: Tensor, labels: Tensor, *, ignore_index: in
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor or of an unfit dtype.
+        TypeError: An argument is not a tensor or has an unfit dtype.
         ValueError: The shapes do not fit, or a label is no class (found on the CPU; a GPU is not made to wait).
 
     Reference:
@@ -82,7 +82,7 @@ def ohem_cross_entropy_loss(
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor or of an unfit dtype.
+        TypeError: An argument is not a tensor or has an unfit dtype.
         ValueError: The shapes do not fit, an option is out of range, or a label is no class (found on the CPU; a GPU
             is not made to wait).
 
@@ -135,7 +135,7 @@ def two_class_loss(
         A scalar, at least 0.
 
     Raises:
-        TypeError: An argument is no tensor or of an unfit dtype.
+        TypeError: An argument is not a tensor or has an unfit dtype.
         ValueError: The shapes do not fit, the weights are no two positive numbers, or a label is none of 0, 1 and
             255 (found on the CPU; a GPU is not made to wait).
 

@@ -59,7 +59,7 @@ def ssim_loss(
         A scalar, at least 0, below 2.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: The shapes do not fit, the pictures are smaller than the window, or an option is out of range.
 
     Reference:
@@ -119,7 +119,7 @@ def source_ssim_loss(
         A scalar, at least 0, below 4.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, the pictures are smaller than the window, or an option
             is out of range.
 
@@ -163,7 +163,7 @@ def scd_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, least: float =
         A scalar from 0 to 4.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, or the bound is out of (-2, 2].
 
     Reference:
@@ -200,7 +200,7 @@ def vif_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         A scalar, at most 2.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, or the pictures are too small.
 
     Reference:

@@ -28,7 +28,7 @@ def contrast_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, gain: flo
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, or the gain is not positive.
 
     Reference:
@@ -64,7 +64,7 @@ def spatial_frequency_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, 
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
         ValueError: Channels, batch sizes or sizes do not fit, the pictures are too small, or the gain is not positive.
 
     Reference:
@@ -102,8 +102,8 @@ def brightness_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, window_
         A scalar, at least 0.
 
     Raises:
-        TypeError: A picture is no tensor, or not of a floating-point dtype.
-        ValueError: Channels, batch sizes or sizes do not fit, or the window is no positive integer.
+        TypeError: A picture is not a tensor, or not of a floating-point dtype.
+        ValueError: Channels, batch sizes or sizes do not fit, or the window is not a positive integer.
 
     Reference:
         Ours.
@@ -133,7 +133,7 @@ def range_loss(fused: Tensor) -> Tensor:
         A scalar, at least 0.
 
     Raises:
-        TypeError: The picture is no tensor, or not of a floating-point dtype.
+        TypeError: The picture is not a tensor, or not of a floating-point dtype.
         ValueError: It has an unfit shape.
 
     Reference:

@@ -59,7 +59,7 @@ def gray_levels(
         Three float64 tensors ``(B, 1, H, W)``; ``None`` stays ``None``.
 
     Raises:
-        TypeError: An argument is no tensor, or neither ``uint8`` nor of a floating-point dtype.
+        TypeError: An argument is not a tensor, or neither ``uint8`` nor of a floating-point dtype.
         ValueError: A rank, size, batch size, device or value is not as expected; the message names the argument.
 
     Example:

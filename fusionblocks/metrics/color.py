@@ -38,7 +38,7 @@ def chroma_difference(fused: Tensor, visible: Tensor) -> Tensor:
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of another dtype.
+        TypeError: A picture is not a tensor or has another dtype.
         ValueError: Shapes differ, have not three channels, or values are out of range.
 
     Reference:

@@ -163,7 +163,7 @@ def evaluate(
         ``{metric: (B,)}``, float64, in the order asked for.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1] or is smaller than a metric allows, or a
             metric or the convention is unknown; the message names the closest one.
 

@@ -46,7 +46,7 @@ def edge_preservation(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of another dtype.
+        TypeError: A picture is not a tensor or has another dtype.
         ValueError: Shapes differ, values are out of range, or ``variant`` is unknown.
 
     Reference:
@@ -96,7 +96,7 @@ def fusion_artifacts(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of another dtype.
+        TypeError: A picture is not a tensor or has another dtype.
         ValueError: Shapes differ, values are out of range, or ``stronger_than`` is unknown.
 
     Reference:

@@ -61,7 +61,7 @@ class FusionEvaluator:
             names: One name per picture, each once in all; without names the pictures are numbered.
 
         Raises:
-            TypeError: A picture is no tensor or of an unfit dtype.
+            TypeError: A picture is not a tensor or has an unfit dtype.
             ValueError: A picture has an unfit shape or values, or a name is missing, surplus or there already.
         """
         given: Sequence[str | None] | None = (names,) if isinstance(names, str) else names

@@ -31,7 +31,7 @@ def mean_squared_error(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tens
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1].
 
     Reference:
@@ -71,7 +71,7 @@ def peak_signal_to_noise_ratio(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1], or the variant is unknown.
 
     Reference:
@@ -112,7 +112,7 @@ def correlation(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1].
 
     Reference:
@@ -146,7 +146,7 @@ def sum_of_correlations_of_differences(fused: Tensor, infrared: Tensor, visible:
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1].
 
     Reference:

@@ -47,7 +47,7 @@ def mutual_information(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1], or an option is unknown.
 
     Reference:
@@ -94,7 +94,7 @@ def normalized_mutual_information(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1], or an option is unknown.
 
     Reference:
@@ -141,7 +141,7 @@ def feature_mutual_information(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1], or the feature is unknown.
 
     Reference:

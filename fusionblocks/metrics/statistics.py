@@ -32,7 +32,7 @@ def entropy(fused: Tensor, infrared: Tensor | None = None, visible: Tensor | Non
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1].
 
     Reference:
@@ -65,7 +65,7 @@ def standard_deviation(fused: Tensor, infrared: Tensor | None = None, visible: T
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1].
 
     Reference:
@@ -107,7 +107,7 @@ def spatial_frequency(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1], or the variant is unknown.
 
     Reference:
@@ -155,7 +155,7 @@ def average_gradient(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of an unfit dtype.
+        TypeError: A picture is not a tensor or has an unfit dtype.
         ValueError: A picture has an unfit shape or values outside [0, 1], or the variant is unknown.
 
     Reference:

@@ -65,7 +65,7 @@ def structural_similarity(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of another dtype.
+        TypeError: A picture is not a tensor or has another dtype.
         ValueError: Shapes differ, values are out of range, the pictures are smaller than the window, or an option is
             unknown.
 
@@ -127,7 +127,7 @@ def multi_scale_structural_similarity(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of another dtype.
+        TypeError: A picture is not a tensor or has another dtype.
         ValueError: Shapes differ, values are out of range, the pictures are too small, or an option is unknown.
 
     Reference:

@@ -41,7 +41,7 @@ def visual_information_fidelity(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of another dtype.
+        TypeError: A picture is not a tensor or has another dtype.
         ValueError: Shapes differ, values are out of range, the pictures are too small, or ``reduction`` is unknown.
 
     Reference:

@@ -40,7 +40,7 @@ def chen_blum(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of another dtype.
+        TypeError: A picture is not a tensor or has another dtype.
         ValueError: Shapes differ or values are out of range.
 
     Reference:
@@ -103,7 +103,7 @@ def chen_varshney(
         ``(B,)``, float64.
 
     Raises:
-        TypeError: A picture is no tensor or of another dtype.
+        TypeError: A picture is not a tensor or has another dtype.
         ValueError: Shapes differ, values are out of range, the pictures are smaller than a region, or ``window`` or
             ``exponent`` is not positive.
 

@@ -143,7 +143,7 @@ class FusionModel(
         **options: Fields of the configuration to replace.
 
     Raises:
-        TypeError: If an option is no field of the configuration.
+        TypeError: If an option is not a field of the configuration.
 
     Example:
         >>> import dataclasses
@@ -191,7 +191,7 @@ class FusionModel(
     def attach_guidance(self, guide: Callable[..., Any] | None) -> None:
         """Let ``guide`` compute the network's guidance whenever a pass gets none.
 
-        The guide is no part of the network: its weights are neither trained, moved nor saved with it.
+        The guide is not a part of the network: its weights are neither trained, moved nor saved with it.
 
         Args:
             guide: What the network's documentation says it calls; ``None`` detaches.

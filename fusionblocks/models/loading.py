@@ -55,7 +55,7 @@ def load_model(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        TypeError: If ``checkpoint`` is neither a path nor a dict, or a keyword is no field of the configuration.
+        TypeError: If ``checkpoint`` is neither a path nor a dict, or a keyword is not a field of the configuration.
         ValueError: If the weights are of no network that is known, or do not fit; the message says what was tried.
 
     Example:

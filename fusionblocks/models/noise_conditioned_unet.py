@@ -140,8 +140,8 @@ class NoiseConditionedUNet(StrictLoading, UNet2DModel):
             Predicted noise ``(B, out_channels, H, W)``.
 
         Raises:
-            ValueError: If a shape does not fit, or H or W is no multiple of :attr:`size_multiple`.
-            TypeError: If an argument is no floating-point tensor.
+            ValueError: If a shape does not fit, or H or W is not a multiple of :attr:`size_multiple`.
+            TypeError: If an argument is not a floating-point tensor.
         """
         return self.forward_features(x, noise_level)[0]
 
@@ -158,8 +158,8 @@ class NoiseConditionedUNet(StrictLoading, UNet2DModel):
             W / 2**i)``, the finest level first: what each level's last layer gives, before it is enlarged.
 
         Raises:
-            ValueError: If a shape does not fit, or H or W is no multiple of :attr:`size_multiple`.
-            TypeError: If an argument is no floating-point tensor.
+            ValueError: If a shape does not fit, or H or W is not a multiple of :attr:`size_multiple`.
+            TypeError: If an argument is not a floating-point tensor.
         """
         self._check_inputs(x, noise_level)
         encoding = self.time_proj(noise_level.flatten())

@@ -39,7 +39,7 @@ def load_official(
         FileNotFoundError: If there is no such file.
         ValueError: If the network or the guide is unknown, the network has no published checkpoint layout, the file
             is damaged or holds code, it is another network's checkpoint, or its keys or shapes do not fit.
-        TypeError: If ``checkpoint`` is neither a path nor a dict, or a keyword is no field of the configuration.
+        TypeError: If ``checkpoint`` is neither a path nor a dict, or a keyword is not a field of the configuration.
 
     Example:
         >>> from fusionblocks import load_official

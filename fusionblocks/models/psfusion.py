@@ -115,7 +115,7 @@ class PSFusion(FusionModel):
         **options: Fields of the configuration to replace.
 
     Raises:
-        TypeError: If an option is no field of the configuration.
+        TypeError: If an option is not a field of the configuration.
         ValueError: If a field's value is out of its range.
 
     Reference:

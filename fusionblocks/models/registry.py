@@ -75,7 +75,7 @@ def model_class(name: str) -> type[FusionModel]:
         name: One of :func:`list_models`.
 
     Raises:
-        TypeError: If ``name`` is no string.
+        TypeError: If ``name`` is not a string.
         ValueError: If there is no such network; the message lists the names and the closest match.
 
     Example:
@@ -119,7 +119,7 @@ def create_model(
     Raises:
         ValueError: If there is no such network or guide (the message lists the names and the closest match), or no
             weights come with the network in this configuration.
-        TypeError: If a keyword is no field of the network's configuration (the closest match is offered), or the
+        TypeError: If a keyword is not a field of the network's configuration (the closest match is offered), or the
             network takes no guidance.
 
     Example:

@@ -40,7 +40,7 @@ def beta_schedule(name: str, steps: int, start: float = BETA_START, end: float =
         Betas ``(steps,)`` in float64: at the first steps ``1 - alpha_bar`` is about 1e-6, which float32 blurs.
 
     Raises:
-        ValueError: If the name is unknown, ``steps`` is no positive integer, or not ``0 < start <= end < 1``.
+        ValueError: If the name is unknown, ``steps`` is not a positive integer, or not ``0 < start <= end < 1``.
 
     Reference:
         *Denoising Diffusion Probabilistic Models* (2020) for linear, *Improved Denoising Diffusion Probabilistic
@@ -157,7 +157,7 @@ def walk(scheduler: Any, steps: int, strength: float = 1.0) -> Sampling:
         The scheduler, the steps and their noise levels, from the scheduler's own ``alphas_cumprod``.
 
     Raises:
-        TypeError: If ``scheduler`` is no scheduler of a diffusion over discrete steps.
+        TypeError: If ``scheduler`` is not a scheduler of a diffusion over discrete steps.
         ValueError: If it wants another prediction than the noise, or a number is out of its range.
 
     Example:
@@ -255,7 +255,7 @@ def check_scheduler(scheduler: Any) -> None:
     """Raise unless a scheduler can steer a network that predicts the noise and is told ``sqrt(alpha_bar)``.
 
     Raises:
-        TypeError: If it is no scheduler of a diffusion over discrete steps.
+        TypeError: If it is not a scheduler of a diffusion over discrete steps.
         ValueError: If it wants another prediction than the noise, or its tables do not fit its settings.
     """
     name = type(scheduler).__name__

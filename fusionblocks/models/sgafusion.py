@@ -105,7 +105,7 @@ class SGAFusion(FusionModel):
         **options: Fields of the configuration to replace.
 
     Raises:
-        TypeError: If an option is no field of the configuration.
+        TypeError: If an option is not a field of the configuration.
         ValueError: If a field's value is out of its range.
 
     Reference:
@@ -160,7 +160,7 @@ class SGAFusion(FusionModel):
             ``fused`` ``(B, 3, H, W)`` and ``segmentation`` ``(B, num_classes, H, W)``.
 
         Raises:
-            TypeError: If an argument is no float tensor.
+            TypeError: If an argument is not a float tensor.
             ValueError: If a shape is wrong, or no embedding was passed and no guide is attached.
         """
         check_pair(infrared, visible)

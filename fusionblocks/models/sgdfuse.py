@@ -163,7 +163,7 @@ class SGDFuse(FusionModel):
         **options: Fields of the configuration to replace.
 
     Raises:
-        TypeError: If an option is no field of the configuration.
+        TypeError: If an option is not a field of the configuration.
         ValueError: If a field's value is out of its range.
 
     Reference:
@@ -237,7 +237,7 @@ class SGDFuse(FusionModel):
             ``fused`` and ``preliminary``, RGB pictures ``(B, 3, H, W)`` in [0, 1].
 
         Raises:
-            TypeError: If an argument is no float tensor.
+            TypeError: If an argument is not a float tensor.
             ValueError: If a shape is wrong, or a mask was not passed and no guide is attached.
         """
         config = self.config

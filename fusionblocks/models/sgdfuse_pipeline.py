@@ -284,7 +284,7 @@ class SGDFusePipeline(DiffusionPipeline):
             ``fused``, ``preliminary`` and ``denoised``.
 
         Raises:
-            TypeError: If a picture is no float tensor, or the scheduler is not over discrete steps.
+            TypeError: If a picture is not a float tensor, or the scheduler is not over discrete steps.
             ValueError: If a shape or a range is wrong, a mask is missing, or a number does not fit the scheduler.
         """
         check_pair(infrared, visible)

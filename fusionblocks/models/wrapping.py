@@ -100,7 +100,7 @@ def wrap(module: nn.Module, visible: str | None = None, *, name: str | None = No
         name: What the network is called; None takes the class's name.
 
     Raises:
-        TypeError: If ``module`` is no module.
+        TypeError: If ``module`` is not a module.
         ValueError: If ``visible`` is another word, or the module cannot fuse a pair; the message says what was tried.
 
     Example:
@@ -260,7 +260,7 @@ def as_network(module: nn.Module) -> FusionModel:
         module: Any module that can fuse a pair.
 
     Raises:
-        TypeError: If it is no module.
+        TypeError: If it is not a module.
         ValueError: If it cannot fuse a pair.
 
     Example:

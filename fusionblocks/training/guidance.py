@@ -53,7 +53,7 @@ def train_classifier(
     Raises:
         ModuleNotFoundError: If accelerate is not installed and no accelerator is given.
         ValueError: If ``steps`` or ``lr`` is not positive, no parameter asks for a gradient, there are no batches, or
-            a label is no class index.
+            a label is not a class index.
         FloatingPointError: If the loss is no longer finite.
 
     Example:
@@ -114,7 +114,7 @@ def class_accuracy(classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor
         left out.
 
     Raises:
-        ValueError: If there are no batches or a label is no class index.
+        ValueError: If there are no batches or a label is not a class index.
 
     Example:
         >>> import torch

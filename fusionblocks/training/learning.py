@@ -57,7 +57,7 @@ def build_optimizer(network: nn.Module, recipe: OptimizerRecipe) -> torch.optim.
 
 
 def open_average(network: Any, decay: float | None) -> AveragedModel | None:
-    """Return a running average of weights and buffers; a guide is no part of the network and is not copied."""
+    """Return a running average of weights and buffers; a guide is not a part of the network and is not copied."""
     if decay is None:
         return None
     guide = getattr(network, "_guide", None)

@@ -63,7 +63,7 @@ _PARTS = {"res_block": "resnets", "attn": "attentions"}
 
 
 def unwrap(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return the published state dict, or ``None`` if this is no checkpoint of SGDFuse's diffusion network."""
+    """Return the published state dict, or ``None`` if this is not a checkpoint of SGDFuse's diffusion network."""
     if is_state(checkpoint) and any(key.startswith("denoise_fn.") for key in checkpoint):
         return dict(checkpoint)
     return None

@@ -49,7 +49,7 @@ def channel_attention(
         ``(B, heads, C, N)`` in ``value``'s dtype, or ``(B, out_channels, N)`` with a projection.
 
     Raises:
-        TypeError: If an argument is no floating-point tensor, or dtypes differ.
+        TypeError: If an argument is not a floating-point tensor, or dtypes differ.
         ValueError: If shapes or devices do not fit together, or no backend has this name.
         RuntimeError: If the backend asked for cannot serve this call.
 

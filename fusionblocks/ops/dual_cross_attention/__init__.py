@@ -45,7 +45,7 @@ def dual_cross_attention(
         The results of both streams, each ``(B, heads, Nq, dv)``.
 
     Raises:
-        TypeError: If an argument is no floating-point tensor, dtypes differ, or ``scale`` is no number.
+        TypeError: If an argument is not a floating-point tensor, dtypes differ, or ``scale`` is not a number.
         ValueError: If shapes or devices do not fit together, ``scale`` is not finite, or no backend has this name.
         RuntimeError: If the backend asked for cannot serve this call.
 

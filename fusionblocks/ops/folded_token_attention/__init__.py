@@ -48,7 +48,7 @@ def folded_token_attention(
         ``(B, C_out, N)``.
 
     Raises:
-        TypeError: If an argument is no floating-point tensor, dtypes differ, or ``residual`` is no bool.
+        TypeError: If an argument is not a floating-point tensor, dtypes differ, or ``residual`` is not a bool.
         ValueError: If shapes or devices do not fit together, there is no token, or no backend has this name.
         RuntimeError: If the backend asked for cannot serve this call.
 

@@ -41,7 +41,7 @@ def token_attention(
         ``(B, heads, Nq, dv)``.
 
     Raises:
-        TypeError: If an argument is no floating-point tensor, dtypes differ, or ``scale`` is no number.
+        TypeError: If an argument is not a floating-point tensor, dtypes differ, or ``scale`` is not a number.
         ValueError: If shapes or devices do not fit together, ``scale`` is not finite, or no backend has this name.
         RuntimeError: If the backend asked for cannot serve this call.
 
