@@ -26,12 +26,14 @@ def check_rank(layout: str, **tensors: Tensor) -> None:
 def check_same_sizes(dims: dict[str, int], **tensors: Tensor) -> None:
     """Raise unless all tensors agree in the named dimensions, given as ``{"B": 0, ...}``."""
     (first, reference), *others = tensors.items()
+    expected = reference.shape
     for name, tensor in others:
+        found = tensor.shape
         for dim_name, dim in dims.items():
-            if tensor.shape[dim] != reference.shape[dim]:
+            if found[dim] != expected[dim]:
                 raise ValueError(
-                    f"{name} must have {dim_name}={reference.shape[dim]} like {first} of shape "
-                    f"{tuple(reference.shape)}, got {name} of shape {tuple(tensor.shape)}"
+                    f"{name} must have {dim_name}={expected[dim]} like {first} of shape {tuple(expected)}, "
+                    f"got {name} of shape {tuple(found)}"
                 )
 
 
