@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,15 @@ def test_a_kill_loses_nothing_that_was_finished(folders: Path, tiny_registry) ->
     assert {name: (folders / "masks" / name).read_bytes() for name in ALL} == interrupted
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Hear Ctrl-C even where it is ignored: in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_says_how_to_go_on(folders: Path, monkeypatch) -> None:
     passes = []
 
