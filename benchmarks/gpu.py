@@ -113,7 +113,18 @@ def tests(on_gpu: bool) -> list[Step]:
 def benchmarks(on_gpu: bool, output: Path) -> list[Step]:
     """Return the benchmarks of operators and networks; one case that fails or hangs does not end them."""
     if not on_gpu:
-        common = ["benchmarks.run", "--quick", "--repeats", "1", "--threads", "1", "--output", str(output), "--cap", "60"]
+        common = [
+            "benchmarks.run",
+            "--quick",
+            "--repeats",
+            "1",
+            "--threads",
+            "1",
+            "--output",
+            str(output),
+            "--cap",
+            "60",
+        ]
         return [
             Step("benchmark of the operators, tiny, on the CPU", [*common, "ops"], 300),
             Step("benchmark of the networks, tiny, on the CPU", [*common, "networks", "--shapes", "640x480"], 300),
