@@ -7,6 +7,7 @@ the operators, then that of the networks. Results are written as they come, unde
 ``OUT`` names, else under ``benchmarks/results``:
 
 - ``ops.csv`` and ``networks.csv``: rows as ``benchmarks.run`` writes them;
+- ``refused.csv``: the cases that have no row, each with the reason;
 - ``measured.csv``: where the kernels are right and faster than the best of PyTorch; it belongs into
   ``fusionblocks/ops``, where the choice of a backend reads it;
 - ``gpu.txt``: the summary that is also printed, and ``gpu.log``: what the processes said.
@@ -24,7 +25,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,7 @@ from benchmarks import harness, report
 from benchmarks.cases import PUBLISHED
 from benchmarks.networks import GRAPH, REPLAY
 from benchmarks.ops import CASES, KERNELS, OPERATORS, OURS, OpCase
+from fusionblocks._support.files import whole_file
 from fusionblocks.ops import _rows
 from fusionblocks.ops._backend import Operator
 
@@ -94,15 +96,14 @@ def tests(on_gpu: bool) -> list[Step]:
         "channel_attention": ([channel], ""),
         "cross_attention and dual_cross_attention": ([cross], ""),
         "token_attention": ([tokens], "TestTokensAsk or test_both_directions"),
-        "guard rows": ([f"{TESTS}test_guarded.py"], ""),
-        "CUDA graphs": (["tests/test_cuda_graphs.py"], ""),
     }
+    if on_gpu:
+        selections["CUDA graphs"] = ["tests/test_cuda_graphs.py"], ""
+    else:
+        selections["guard rows"] = [f"{TESTS}test_guarded.py"], ""
     steps = []
     for name, (files, words) in selections.items():
-        marker = "gpu" if on_gpu else "kernel"
-        if on_gpu and name == "guard rows" or not on_gpu and name == "CUDA graphs":
-            continue
-        command = ["pytest", *files, "-m", marker, "-q", "-x" if not on_gpu else "-ra", "-p", "no:cacheprovider"]
+        command = ["pytest", *files, "-m", "gpu" if on_gpu else "kernel", "-q", "-ra", "-p", "no:cacheprovider"]
         command += ["-k", words] if words else []
         if on_gpu and find_spec("xdist") is not None:  # most of the time is Triton's compiler's
             command += ["-n", PROCESSES]
@@ -113,18 +114,8 @@ def tests(on_gpu: bool) -> list[Step]:
 def benchmarks(on_gpu: bool, output: Path) -> list[Step]:
     """Return the benchmarks of operators and networks; one case that fails or hangs does not end them."""
     if not on_gpu:
-        common = [
-            "benchmarks.run",
-            "--quick",
-            "--repeats",
-            "1",
-            "--threads",
-            "1",
-            "--output",
-            str(output),
-            "--cap",
-            "60",
-        ]
+        common = ["benchmarks.run", "--quick", "--repeats", "1", "--threads", "1", "--cap", "60", "--output"]
+        common.append(str(output))
         return [
             Step("benchmark of the operators, tiny, on the CPU", [*common, "ops"], 300),
             Step("benchmark of the networks, tiny, on the CPU", [*common, "networks", "--shapes", "640x480"], 300),
@@ -147,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output = output / "dry"  # tiny sizes say nothing about speed
     output.mkdir(parents=True, exist_ok=True)
     log, summary = output / "gpu.log", output / "gpu.txt"
-    for file in (log, summary, *(output / f"{name}.csv" for name in ("ops", "networks") if not on_gpu)):
+    tables = ("refused",) if on_gpu else ("refused", "ops", "networks")
+    for file in (log, summary, *(output / f"{name}.csv" for name in tables)):
         file.unlink(missing_ok=True)
 
     def say(line: str) -> None:
@@ -155,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with summary.open("a") as stream:
             print(line, file=stream)
 
-    say(where(on_gpu))
+    say(machine(on_gpu))
     end, failed = time.perf_counter() + MINUTES, False
     for step in [*tests(on_gpu), *benchmarks(on_gpu, output)]:
         ended = step.run(log, end - time.perf_counter())
@@ -169,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed and on_gpu)
 
 
-def where(on_gpu: bool) -> str:
+def machine(on_gpu: bool) -> str:
     """Return the device and the versions."""
     versions = f"torch {torch.__version__}, python {platform.python_version()}"
     if not on_gpu:
@@ -180,40 +172,42 @@ def where(on_gpu: bool) -> str:
 
 
 def write_measured(output: Path) -> None:
-    """Write the rows by which backends are chosen from those of the operators."""
-    rows = [row for row in measured(report.read("ops", "cuda", output)) if row]
+    """Write the rows by which backends are chosen from those of the operators, and from the cases that have none."""
+    refused = [row for row in report.newest("refused", report.CASE, output) if row["suite"] == "ops"]
+    found = [*measured(report.read("ops", "cuda", output)), *map(wrong, refused)]
+    # a case that was measured before and is refused now is refused
+    rows = list({tuple(row[key] for key in ("operator", "direction", "dtype", "size")): row for row in found}.values())
     if rows:
-        file = output / _rows.FILE
-        temporary = file.with_suffix(".tmp")
-        with temporary.open("w", newline="") as stream:
+        rows.sort(key=lambda row: (row["operator"], row["direction"], row["dtype"], int(row["size"])))
+        with whole_file(output / _rows.FILE) as temporary, temporary.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(sorted(rows, key=lambda row: (*list(row.values())[:3], int(row["size"]))))
-        os.replace(temporary, file)
+            writer.writerows(rows)
 
 
-def measured(rows: report.Rows) -> Iterable[dict[str, str]]:
-    """Yield what each measured case says about the kernels: right, and how many times faster than PyTorch's best."""
+def measured(rows: report.Rows) -> Iterator[dict[str, str]]:
+    """Yield how many times faster than the best of PyTorch the kernels are in each case; all were right."""
     for case in report.cases(rows):
-        first = next(iter(case.values()))
         others = [row for name, row in case.items() if name not in (KERNELS, OURS, PUBLISHED)]
-        if not others:
-            continue
-        best = min(float(row["p50_ms"]) for row in others)
-        kernels = case.get(KERNELS)
-        faster = 0.0 if kernels is None else best / float(kernels["p50_ms"])
-        versions = dict(version.split(" ", 1) for version in first["versions"].split("; "))
-        yield {
-            "operator": first["name"],
-            "direction": _rows.BOTH if "backward" in first["passes"] else _rows.FORWARD,
-            "dtype": first["precision"],
-            "size": str(numbers(first)),
-            "right": "no" if kernels is None else "yes",
-            "faster": f"{faster:.2f}",
-            "device": first["device"],
-            "torch": versions["torch"],
-            "triton": versions["triton"],
-        }
+        faster = min(float(row["p50_ms"]) for row in others) / float(case[KERNELS]["p50_ms"])
+        yield {**kind(case[KERNELS]), "right": "yes", "faster": f"{faster:.2f}", **place(case[KERNELS])}
+
+
+def wrong(row: report.Row) -> dict[str, str]:
+    """Return the row of a case that was refused: whatever the reason, the kernels do not serve it."""
+    return {**kind(row), "right": "no", "faster": "0.00", **place(row)}
+
+
+def kind(row: report.Row) -> dict[str, str]:
+    """Return the call that a row is of, as the choice of a backend names it."""
+    direction = _rows.BOTH if "backward" in row["passes"] else _rows.FORWARD
+    return {"operator": row["name"], "direction": direction, "dtype": row["precision"], "size": str(numbers(row))}
+
+
+def place(row: report.Row) -> dict[str, str]:
+    """Return where a row was measured."""
+    versions = dict(version.split(" ", 1) for version in row["versions"].split("; "))
+    return {"device": row["device"], "torch": versions["torch"], "triton": versions["triton"]}
 
 
 def numbers(row: report.Row) -> int:
@@ -232,14 +226,15 @@ def numbers(row: report.Row) -> int:
     return sizes[0]
 
 
-def findings(output: Path, place: str) -> list[str]:
+def findings(output: Path, where: str) -> list[str]:
     """Return what beat what, a line a case."""
     lines = []
-    for row in measured(report.read("ops", place, output)) if place == "cuda" else ():
-        right = "right" if row["right"] == "yes" else "WRONG or not measured"
-        line = f"{row['operator']} {row['direction']} {row['dtype']}, {int(row['size']):.2g} numbers: kernels {right}"
-        lines.append(f"{line}, {row['faster']}x PyTorch's best")
-    for case in report.cases(report.read("networks", place, output)):
+    for row in measured(report.read("ops", where, output)) if where == "cuda" else ():
+        line = f"{row['operator']} {row['direction']} {row['dtype']}, {int(row['size']):.2g} numbers"
+        lines.append(f"{line}: kernels {row['faster']}x PyTorch's best")
+    for row in report.newest("refused", report.CASE, output):
+        lines.append(f"NOT MEASURED {row['name']} {row['shapes']} {row['precision']} {row['passes']}: {row['reason']}")
+    for case in report.cases(report.read("networks", where, output)):
         first = next(iter(case.values()))
         line = f"{first['name']} {first['shapes']} {first['precision']}: published {first['p50_ms']} ms"
         for name, row in case.items():

@@ -6,7 +6,7 @@
     python -m benchmarks.run --quick                            # tiny sizes, nothing written: does it run?
 
 A case is checked before it is measured, and has no row if one of its implementations is wrong. Rows are appended to
-``benchmarks/results/ops.csv`` and ``networks.csv``.
+``benchmarks/results/ops.csv`` and ``networks.csv``; of a case without a row, ``refused.csv`` keeps the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import harness, networks, ops
 from benchmarks.cases import DTYPES, Case, DisagreementError
-from benchmarks.measuring import Settings, measure, workers
+from benchmarks.measuring import GPU_PACKAGES, PACKAGES, Settings, measure, workers
 
 SUITES: Mapping[str, Sequence[Case]] = {"ops": ops.CASES, "networks": networks.CASES}
 
@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except Exception as error:  # whatever one case does, the next one runs
                 reason = str(error).strip() if isinstance(error, (DisagreementError, TimeoutError)) else repr(error)
                 print(f"{titled(case)}: {reason}; nothing is reported", file=sys.stderr, flush=True)
+                if output is not None:
+                    harness.append_rows(output / "refused.csv", [refused_row(suite, case, options.device, reason)])
                 refused = True
                 continue
             if output is not None:
@@ -71,6 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def titled(case: Case) -> str:
     return f"{case.name} {case.shapes} {case.precision} {case.passes}"
+
+
+def refused_row(suite: str, case: Case, place: str, reason: str) -> dict[str, str]:
+    """Return what is kept of a case that has no rows."""
+    about = {"suite": suite, "name": case.name, "shapes": case.shapes, "precision": case.precision}
+    about |= {"passes": case.passes, "place": place, "reason": reason.splitlines()[0]}
+    return {**about, **harness.machine(torch.device(place), GPU_PACKAGES if place == "cuda" else PACKAGES)}
 
 
 def chosen(suite: str, case: Case, options: argparse.Namespace) -> bool:

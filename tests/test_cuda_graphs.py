@@ -205,6 +205,18 @@ def test_what_cannot_be_recorded_runs_and_is_told_once(
 
 
 @torch.no_grad()
+def test_an_error_without_words_is_told_by_its_name(
+    doubling: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(function: Callable[[], Any], pool: Any) -> Any:
+        raise NotImplementedError
+
+    monkeypatch.setattr(cuda_graphs, "record", fail)
+    with pytest.warns(UserWarning, match=r"cannot be recorded \(NotImplementedError\)"):
+        assert doubling(torch.ones(2))["twice"].tolist() == [2, 2]
+
+
+@torch.no_grad()
 def test_tails_are_compiled_while_recording_alone(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
     monkeypatch.setattr(fusing, "compiled", lambda function: names.append(function.__name__) or function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -163,19 +164,21 @@ class FusionBlocksNet(FusionModel):
 
         if isinstance(infrared, Tensor):
             return blend(weights, infrared, visible, border, _contrast(_extremes(infrared, visible)))
-        share: list[Tensor] = []
+
+        @cache
+        def share() -> Tensor:
+            pairs = zip(infrared.strips(), visible.strips(), strict=True)
+            return _contrast(torch.cat([_extremes(a, b) for (_, a), (_, b) in pairs], dim=1))
+
         reach = gaussian_kernel(sigma).shape[0] // 2
 
         def read(first: int, last: int) -> Tensor:
-            if not share:
-                pairs = zip(infrared.strips(), visible.strips(), strict=True)
-                share.append(_contrast(torch.cat([_extremes(a, b) for (_, a), (_, b) in pairs], dim=1)))
             above, below = max(first - reach, 0), min(last + reach, infrared.shape.height)
             # a row between two rows of weights is made of both
             small_above = max((above + border) // scale - 1, 0)
             small_below = min((below + border - 1) // scale + 2, weights.shape.height)
             pair = infrared.read(above, below), visible.read(above, below)
-            fused = blend(weights.read(small_above, small_below), *pair, above + border - small_above * scale, share[0])
+            fused = blend(weights.read(small_above, small_below), *pair, above + border - small_above * scale, share())
             return fused[:, :, first - above : last - above]
 
         return Rows(read, infrared.shape, infrared.strip)

@@ -3,8 +3,7 @@
 How many registers a kernel takes, and so how many bytes of them it spills into slow memory, is known once it has been
 compiled, and differs from one release of Triton to the next, as the shared memory does. So a launcher names its
 settings, the best first, and the choice between them is made here, when the first call of its kind arrives. Later calls
-of the kind launch the compiled kernel itself: Triton's own look-up would cost more than a short kernel runs. Nothing
-here imports triton.
+of the kind launch the compiled kernel itself, without Triton's own look-up. Nothing here imports triton.
 """
 
 from __future__ import annotations
@@ -116,10 +115,21 @@ def spilled_bytes(compiled: Any) -> int | None:
 def divides_columns_of_tf32(compiled: Any) -> bool:
     """Return whether several groups of warps share the columns of TF32 products.
 
-    Such kernels read beyond their memory on a GPU (Triton 3.6, compute capability 9.0), whatever their masks.
+    One such kernel read beyond its memory on a GPU (Triton 3.6, compute capability 9.0) though its masks are right, and
+    another gave wrong results: none is trusted.
     """
     several = compiled.metadata.num_warps > WARPS_OF_A_GROUP
     return several and GROUP_PRODUCT_OF_TF32.search(compiled.asm["ptx"]) is not None
+
+
+def ceildiv(size: int, tile: int) -> int:
+    """Return how many tiles cover a size."""
+    return -(-size // tile)
+
+
+def power_of_two(size: int) -> int:
+    """Return the least power of two of at least this size."""
+    return 1 << (size - 1).bit_length()
 
 
 def _kind(part: Any) -> Hashable:

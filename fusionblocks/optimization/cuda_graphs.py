@@ -109,7 +109,7 @@ class CudaGraphs:
                 except (TypeError, ValueError):  # of bad input
                     raise
                 except Exception as error:
-                    reason = str(error).strip().splitlines()[0]
+                    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return f"an operation cannot be recorded ({reason})"
 
     def _replay(self, recording: Recording, tensors: list[Tensor]) -> Any:

@@ -1,7 +1,7 @@
-"""Pointwise tails compiled into one kernel each, while a CUDA graph is recorded.
+"""Pointwise tails, compiled while a CUDA graph is recorded.
 
 A compiled function checks its guards at each call, which costs the host more than the few launches that it saves. In a
-recording the host does nothing, and what counts is how often a map goes through memory.
+recording the host does nothing.
 """
 
 from __future__ import annotations

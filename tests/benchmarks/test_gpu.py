@@ -40,9 +40,8 @@ def test_rows_say_where_kernels_are_right_and_faster_than_the_best_of_pytorch() 
         row(won, "kernels", 0.5),
         row(lost, "reference", 3.0),
         row(lost, "kernels", 4.0),
-        row(wrong, "reference", 3.0),
     ]
-    found = list(gpu.measured(rows))
+    found = [*gpu.measured(rows), gpu.wrong(row(wrong, "", 0.0))]
     assert [(x["direction"], x["size"], x["right"], x["faster"]) for x in found] == [
         ("forward", str(5 * 4800 * 64), "yes", "2.00"),
         ("forward", str(5 * 32400 * 64), "yes", "0.75"),
@@ -62,6 +61,23 @@ def test_rows_say_where_kernels_are_right_and_faster_than_the_best_of_pytorch() 
 )
 def test_sizes_are_those_of_what_the_operator_gets(name: str, text: str, numbers: int) -> None:
     assert gpu.numbers(row(find(name, text), "kernels", 1.0)) == numbers
+
+
+def test_a_case_that_was_refused_is_kept_from_the_kernels(tmp_path: Path) -> None:
+    case = find("cross_attention", "N=4800")
+    about = {key: text for key, text in row(case, "", 0.0).items() if key not in ("implementation", "p50_ms")}
+    refused = {"suite": "ops", **about, "reason": "kernels differs by 1.0e-01, more than 3e-05"}
+    harness.append_rows(tmp_path / "refused.csv", [refused, {**refused, "suite": "networks", "name": "psfusion"}])
+    earlier = [{**row(case, name, 1.0), "copy": "1"} for name in ("reference", "kernels")]
+    harness.append_rows(tmp_path / "ops.csv", earlier)
+    gpu.write_measured(tmp_path)
+    (found,) = _rows.read((tmp_path / _rows.FILE).read_text()).values()
+    assert len(found) == 1
+    assert not found[0].right
+    assert not found[0].serves
+    told = gpu.findings(tmp_path, "cuda")
+    assert told[1].startswith("NOT MEASURED cross_attention B=1 heads=1 N=4800 d=64")
+    assert told[1].endswith("kernels differs by 1.0e-01, more than 3e-05")
 
 
 def test_what_is_written_is_what_the_choice_reads(tmp_path: Path) -> None:

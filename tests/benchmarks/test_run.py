@@ -228,7 +228,10 @@ def test_a_case_that_fails_or_hangs_has_no_row_and_ends_nothing(tmp_path: Path, 
     told = capsys.readouterr().err.splitlines()
     assert told[0].endswith("forward: it took more than 3 s; nothing is reported")
     assert "RuntimeError('illegal memory access')" in told[1]
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["refused.csv"]
+    kept = table(tmp_path / "refused.csv")
+    assert [row["reason"] for row in kept] == ["it took more than 3 s", "RuntimeError('illegal memory access')"]
+    assert {(row["suite"], row["name"], row["place"]) for row in kept} == {("ops", "cross_attention", "cpu")}
 
 
 def test_a_process_is_replaced_after_a_fault_and_a_hang() -> None:

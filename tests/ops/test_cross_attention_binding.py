@@ -13,9 +13,10 @@ from torch._subclasses import FakeTensorMode
 
 from fusionblocks import ops
 from fusionblocks.ops.cross_attention import binding as single
+from fusionblocks.ops.cross_attention import reference
 from fusionblocks.ops.dual_cross_attention import binding as dual
 from tests.ops import test_cross_attention, test_dual_cross_attention
-from tests.ops.operator_tester import ON_CPU, backpropagate, random_tensors, relative_rms
+from tests.ops.operator_tester import ON_CPU, LargestTensor, backpropagate, random_tensors, relative_rms
 
 ATTENTIONS = {
     "cross_attention": (single, test_cross_attention),
@@ -79,13 +80,17 @@ class TestDerivative:
             assert x.dtype == dtype
             assert relative_rms(x, wanted_x) < bound
 
-    def test_more_queries_than_fit_at_a_time(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        run, tensors = getattr(ATTENTIONS[name][0], name), draw(name, dtype=torch.float64)
-        whole = backpropagate(run, tensors)
-        monkeypatch.setattr(single, "ROWS", 2)
-        for parts, wanted in zip(backpropagate(run, tensors), whole, strict=True):
-            for part, want in zip(parts, wanted, strict=True):
-                torch.testing.assert_close(part, want)
+    def test_the_partition_in_parts_is_the_whole(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the kernels keep for their backward pass, against its formula, and without all logits at a time."""
+        module, tensors = ATTENTIONS[name][0], draw(name, dtype=torch.float64)
+        queries, key = [x for argument, x in tensors.items() if argument.startswith("query")], tensors["key"]
+        expected = torch.stack([(0.7 * query @ key.mT).exp().sum(-1).log2() for query in queries])
+        monkeypatch.setattr(reference, "ROWS", 2)
+        torch.testing.assert_close(module.forward_op(*tensors.values(), 0.7)[-1], expected)
+        with LargestTensor() as largest:
+            reference.partition(queries[0], key, 0.7)
+        logits_of_two_rows = queries[0].numel() // queries[0].shape[2] // queries[0].shape[3] * 2 * key.shape[2]
+        assert largest.elements <= max(logits_of_two_rows, queries[0].numel(), key.numel())
 
     def test_only_once(self, name: str) -> None:
         inputs = as_leaves(draw(name, "small"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks.ops import _library, _tiles, _triton
-from fusionblocks.ops._tiles import Launch
+from fusionblocks.ops._tiles import Launch, ceildiv, power_of_two
 from fusionblocks.ops.channel_attention import reference
 from fusionblocks.ops.channel_attention.reference import split_projection
 
@@ -126,8 +126,8 @@ def _of_matrices(kernel: Any, query: Tensor, tensors: tuple[Tensor, ...], **cons
     block = _block(channels)
 
     def prepare(summed: int) -> Launch:
-        sizes = {"C": channels, "BC": block, "BS": summed, **constants}
-        return Launch(batch * heads, (*tensors, heads, tensors[0].shape[1]), {**sizes, **_options(Tiles(0, 4, 3))})
+        sizes = {"C": channels, "BC": block, "BS": summed, "num_warps": 4, "enable_fp_fusion": True}
+        return Launch(batch * heads, (*tensors, heads, tensors[0].shape[1]), {**sizes, **constants})
 
     most = max(1, LANES // block**2 // 2)  # partial sums that are read at a time
     _tiles.launch(kernel, tuple(dict.fromkeys((most, max(1, most // 4), 1))), (query.dtype, *tensors), prepare)
@@ -145,7 +145,7 @@ def _reduce(x: Tensor, y: Tensor, *, merged: bool, norms: bool) -> tuple[Tensor,
     rows, columns = (x.shape[1] * x.shape[2], y.shape[1] * y.shape[2]) if merged else (channels, channels)
     use_dot = _use_dot(x, max(rows, columns))
     bx, by = _block(rows, use_dot), _block(columns, use_dot)
-    tiles_of_matrix = _ceildiv(rows, bx) * _ceildiv(columns, by)
+    tiles_of_matrix = ceildiv(rows, bx) * ceildiv(columns, by)
     sizes = {"X": rows, "Y": columns, "XC": x.shape[2], "YC": y.shape[2], "BX": bx, "BY": by, "USE_NORMS": norms}
     switches = _switches((x, y), use_dot)
 
@@ -179,7 +179,7 @@ def _apply(matrix: Tensor, x: Tensor, out: Tensor, *, merged: bool) -> None:
     all_rows, all_columns = (rows * heads, columns * x.shape[1]) if merged else (rows, columns)
     use_dot = _use_dot(x, max(all_rows, all_columns))
     br, bk = _block(all_rows, use_dot), _block(all_columns, use_dot)
-    tiles_of_matrix = _ceildiv(all_rows, br)
+    tiles_of_matrix = ceildiv(all_rows, br)
     sizes = {"R": all_rows, "K": all_columns, "OC": rows, "XC": columns, "BR": br, "BK": bk}
     switches = _switches((x, out), use_dot)
 
@@ -200,7 +200,7 @@ def _use_dot(x: Tensor, size: int) -> bool:
 
 
 def _block(size: int, use_dot: bool = False) -> int:
-    return max(16 if use_dot else 4, min(1 << (size - 1).bit_length(), TILE))
+    return max(16 if use_dot else 4, min(power_of_two(size), TILE))
 
 
 def _settings(x: Tensor, rows: int, columns: int, use_dot: bool, warps: int = 4) -> tuple[Tiles, ...]:
@@ -223,9 +223,9 @@ def _settings(x: Tensor, rows: int, columns: int, use_dot: bool, warps: int = 4)
 
 def _split(positions: int, bn: int, groups: int, programs: int) -> tuple[int, int]:
     """Return the positions of a program, a multiple of ``bn``, and the number of programs for each group."""
-    splits = max(1, min(programs // groups, _ceildiv(positions, 4 * bn)))
-    per_program = _ceildiv(_ceildiv(positions, splits), bn) * bn
-    return per_program, _ceildiv(positions, per_program)
+    splits = max(1, min(programs // groups, ceildiv(positions, 4 * bn)))
+    per_program = ceildiv(ceildiv(positions, splits), bn) * bn
+    return per_program, ceildiv(positions, per_program)
 
 
 def _switches(maps: tuple[Tensor, ...], use_dot: bool) -> dict[str, object]:
@@ -240,12 +240,7 @@ def _switches(maps: tuple[Tensor, ...], use_dot: bool) -> dict[str, object]:
 
 
 def _options(tiles: Tiles) -> dict[str, object]:
-    options: dict[str, object] = {"num_warps": tiles.warps, "enable_fp_fusion": True}
-    return {**options, "STAGES": tiles.stages} if tiles.positions else options
-
-
-def _ceildiv(size: int, tile: int) -> int:
-    return -(-size // tile)
+    return {"STAGES": tiles.stages, "num_warps": tiles.warps, "enable_fp_fusion": True}
 
 
 # what PyTorch knows of them
@@ -254,7 +249,7 @@ def _ceildiv(size: int, tile: int) -> int:
 def empty_results(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, projection: Tensor | None) -> Saved:
     """Allocate the results: the output laid out as ``value`` is, and what the backward pass needs."""
     batch, heads, channels, positions = query.shape
-    exact = torch.float64 if query.dtype == torch.float64 else torch.float32
+    exact = torch.promote_types(query.dtype, torch.float32)
     attention = query.new_empty((batch, heads, channels, channels), dtype=exact)
     if projection is None:
         out = torch.empty_like(value)
@@ -265,16 +260,9 @@ def empty_results(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor
     return out, attention, torch.empty_like(attention), attention.new_empty(batch, heads, 2, channels)
 
 
-def _empty_gradients(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    temperature: Tensor,
-    projection: Tensor | None,
-    *saved: Tensor,
-) -> Gradients:
-    maps = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), torch.empty_like(temperature))
+def _empty_gradients(grad: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+    *others, value, temperature, projection = tensors[:5]
+    maps = (torch.empty_like(x) for x in (*others, value, temperature))
     return *maps, value.new_empty(0) if projection is None else projection.new_empty(projection.shape)
 
 
@@ -288,16 +276,8 @@ def _plain_forward(
     return _library.fill(rooms, (out, reference.weights(cosines, temperature), cosines, scales))
 
 
-def _plain_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    temperature: Tensor,
-    projection: Tensor | None,
-    *saved: Tensor,
-) -> tuple[Tensor, ...]:
-    inputs = (query, key, value, temperature, projection)
+def _plain_backward(grad: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+    inputs = tensors[:5]
     gradients = _library.derivative(reference.channel_attention, inputs, [grad])
     return _library.fill(_empty_gradients(grad, *inputs), gradients)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks.ops import _library, _tiles, _triton
-from fusionblocks.ops._tiles import Launch
+from fusionblocks.ops._tiles import Launch, ceildiv, power_of_two
 from fusionblocks.ops.cross_attention import reference
 
 WIDEST = 128
@@ -87,7 +87,7 @@ def to_try(best: Tiles) -> tuple[Tiles, ...]:
 
 def padded(width: int) -> int:
     """Return the width of a tile: a power of two that the matrix units take."""
-    return max(16, 1 << (width - 1).bit_length())
+    return max(16, power_of_two(width))
 
 
 def empty_like_rows(like: Tensor, width: int) -> Tensor:
@@ -134,10 +134,10 @@ def launch_streams(
     lse = torch.empty((call.streams, *key.shape[:2], call.queries), dtype=torch.float32, device=key.device)
 
     def attend(tiles: Tiles) -> Launch:
-        rows, key_tiles = call.count(tiles.queries, call.queries), _ceil(call.keys, tiles.keys)
+        rows, key_tiles = call.count(tiles.queries, call.queries), ceildiv(call.keys, tiles.keys)
         wanted = _splits(rows, key_tiles, key.device) if splits is None else splits
-        per_split = _ceil(key_tiles, min(wanted, key_tiles))
-        count = _ceil(key_tiles, per_split)
+        per_split = ceildiv(key_tiles, min(wanted, key_tiles))
+        count = ceildiv(key_tiles, per_split)
         if count == 1:
             parts, lses, strides = outs, lse, (*outs[0].stride(), 0)
         else:
@@ -264,7 +264,7 @@ class _Call:
 
     def count(self, tile: int, positions: int) -> int:
         """Return the number of tiles of all heads."""
-        return _ceil(positions, tile) * self.heads_of_all
+        return ceildiv(positions, tile) * self.heads_of_all
 
     def pair(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return both streams' tensors; one stream's stands in for the second, which is not read."""
@@ -281,10 +281,6 @@ def product(dtype: torch.dtype, device: torch.device) -> str:
         return "tf32" if _triton.input_precision() == "tf32" else "tf32x3"
     hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
     return "wgmma" if hopper else "half"
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 def _splits(programs: int, key_tiles: int, device: torch.device) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks.ops import _library, _tiles, _triton
-from fusionblocks.ops._tiles import Launch
+from fusionblocks.ops._tiles import Launch, ceildiv, power_of_two
 from fusionblocks.ops.folded_token_attention import reference
 
 MAX_TOKENS = 128
@@ -179,16 +179,6 @@ def arithmetic(image: Tensor) -> dict[str, str | bool]:
 def block_of(tokens: int) -> int:
     """Return the rows of a tile that holds so many tokens."""
     return max(16, power_of_two(tokens))
-
-
-def power_of_two(size: int) -> int:
-    """Return the least power of two of at least this size."""
-    return 1 << (size - 1).bit_length()
-
-
-def ceildiv(size: int, tile: int) -> int:
-    """Return how many tiles cover a size."""
-    return -(-size // tile)
 
 
 # what PyTorch knows of them

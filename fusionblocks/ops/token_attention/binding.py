@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fusionblocks.ops import _library, _tiles, _triton
-from fusionblocks.ops._tiles import Launch
+from fusionblocks.ops._tiles import Launch, ceildiv, power_of_two
 from fusionblocks.ops.cross_attention.reference import partition
 from fusionblocks.ops.folded_token_attention import binding as folded
-from fusionblocks.ops.folded_token_attention.binding import Tiles, ceildiv, empty_map
+from fusionblocks.ops.folded_token_attention.binding import Tiles, empty_map
 from fusionblocks.ops.token_attention import reference
 
 
@@ -76,10 +76,10 @@ def launch_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> t
 
     def combine(rows: int) -> Launch:
         arguments = (*parts, answer, logarithms, tokens, value_width, splits, value_tiles)
-        constants = {"BS": rows, "NB": folded.power_of_two(ceildiv(splits, rows)), "BE": block}
+        constants = {"BS": rows, "NB": power_of_two(ceildiv(splits, rows)), "BE": block}
         return Launch(batch * heads * tokens * value_tiles, arguments, {**constants, "enable_fp_fusion": True})
 
-    most = min(32, folded.power_of_two(splits))
+    most = min(32, power_of_two(splits))
     _tiles.launch(kernels.combine_kernel, tuple(dict.fromkeys((most, max(1, most // 4)))), (*parts, answer), combine)
     return answer, logarithms
 
