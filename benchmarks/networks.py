@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 import fusionblocks as fb
-from benchmarks.cases import COMPILED, DTYPES, HALVES, PUBLISHED, Agreement, Call, compiled, forward_only
+from benchmarks.cases import COMPILED, DTYPES, HALVES, PUBLISHED, Agreement, Call, allow_tf32, compiled, forward_only
 from benchmarks.published_networks import publish
 
 BLOCKS = "fusionblocks"
@@ -76,8 +75,11 @@ class NetworkCase:
     def truth(self, device: torch.device) -> Sequence[Tensor] | None:
         if device.type == "cpu" or self.precision == "float32":
             return None
-        with exact_products():
+        allow_tf32("float32")
+        try:
             return self._run(publish(self.network(device)), self.inputs(device))()
+        finally:
+            allow_tf32(self.precision)
 
     def agreement(self, implementation: str, got: Sequence[Tensor], truth: Sequence[Tensor]) -> Agreement:
         alone = implementation.removesuffix(COMPILED) in (FUSED_ALONE, ROWS, GRAPH, REPLAY)
@@ -132,19 +134,6 @@ class NetworkCase:
         return forward_only(lambda: pictures(network(**inputs)), ())
 
 
-@contextmanager
-def exact_products() -> Iterator[None]:
-    """Multiply float32 as it is, whatever the case allows."""
-    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolution
-
-
 def replay(network: nn.Module, inputs: dict[str, Tensor]) -> Call:
     """Return a call that replays a network's recording and nothing else."""
     graphs = network.cuda_graphs
@@ -154,7 +143,7 @@ def replay(network: nn.Module, inputs: dict[str, Tensor]) -> Call:
 
     def call() -> Sequence[Tensor]:
         recording.graph.replay()
-        return [x.float() for x in pictures(recording.outputs)]
+        return [recording.outputs.fused.float()]
 
     return call
 
