@@ -11,15 +11,18 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+import safetensors.numpy
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from fusionblocks._support.files import whole_file
 
-SUFFIX = ".npz"
+SUFFIX = ".zip"
+MEMBER = "arrays.safetensors"
 # a temporary file this old was left by a process that is no more
 STALE_SECONDS = 3600.0
 
@@ -52,16 +55,14 @@ def _content(array: Tensor | np.ndarray) -> tuple[str, list[int], memoryview]:
     return str(array.dtype), list(array.shape), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _read(stream: IO[bytes]) -> dict[str, np.ndarray]:
-    """Return the arrays of an ``.npz`` file; its checksums are checked on the way.
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an entry; damaged bytes raise what zipfile, zlib and safetensors raise.
 
-    Raises:
-        ValueError: If it is another file of NumPy; damaged bytes raise what zipfile, zlib and NumPy raise.
+    An entry is a safetensors file within a zip archive, whose checksum is tested on the way. NumPy's ``.npz`` would be
+    read by :mod:`ast`, which fails in Python before 3.11.9 when two threads read at once.
     """
-    file = np.load(stream, allow_pickle=False)
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise ValueError("no set of named arrays")
-    return {name: file[name] for name in file.files}
+    with zipfile.ZipFile(path) as archive:
+        return safetensors.numpy.load(archive.read(MEMBER))
 
 
 class DiskCache:
@@ -88,11 +89,10 @@ class DiskCache:
         """Return the arrays under ``key``, or None; a damaged entry is deleted and counts as none."""
         path = self._path(key)
         try:
-            with path.open("rb") as stream:
-                return _read(stream)
+            return _read(path)
         except FileNotFoundError:
             return None
-        except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        except (EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, SafetensorError):
             path.unlink(missing_ok=True)
             return None
 
@@ -102,8 +102,9 @@ class DiskCache:
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray) or array.dtype.hasobject:
                 raise TypeError(f"{name} must be an array of numbers, got {type(array).__name__}")
-        with whole_file(path) as temporary, temporary.open("xb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        content = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+        with whole_file(path) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(MEMBER, content)
 
     def _path(self, key: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):

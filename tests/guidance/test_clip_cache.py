@@ -25,7 +25,7 @@ class CountedTower(nn.Module):
 
 
 def entries(folder):
-    return sorted(path.name for path in folder.glob("*.npz"))
+    return sorted(path.name for path in folder.glob("*.zip"))
 
 
 @torch.no_grad()

@@ -223,7 +223,7 @@ def test_the_cache_tells_weights_settings_prompts_and_pictures_apart(pair, tmp_p
 
     def entries(guide: SAMMasks, **options: object) -> int:
         guide.map(picture, **options)
-        return len(list(tmp_path.glob("*.npz")))
+        return len(list(tmp_path.glob("*.zip")))
 
     assert entries(SAMMasks(sam, cache=tmp_path, **LOOSE)) == 1
     assert entries(SAMMasks(sam, cache=tmp_path, **{**LOOSE, "points_per_batch": 3})) == 1
@@ -240,13 +240,13 @@ def test_the_cache_tells_weights_settings_prompts_and_pictures_apart(pair, tmp_p
         sam.mask_decoder.mask_tokens.weight[0, 0] += 1
     assert entries(guide) == 9
     guide.map(1 - picture)
-    assert len(list(tmp_path.glob("*.npz"))) == 10
+    assert len(list(tmp_path.glob("*.zip"))) == 10
 
 
 def test_a_damaged_entry_is_computed_again(pair, tmp_path: Path) -> None:
     guide = SAMMasks(tiny_sam(), cache=tmp_path, **LOOSE)
     expected = guide.map(pair[0][:1])
-    (file,) = tmp_path.glob("*.npz")
+    (file,) = tmp_path.glob("*.zip")
     file.write_bytes(file.read_bytes()[:50])
     assert torch.equal(guide.map(pair[0][:1]), expected)
     assert torch.equal(guide.map(pair[0][:1]), expected)
