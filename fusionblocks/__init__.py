@@ -24,6 +24,7 @@ _MODULES = {
     "list_models": ".models.registry",
     "load_model": ".models.loading",
     "load_official": ".models.official",
+    "swap": ".models.swapping",
     "wrap": ".models.wrapping",
     # pictures in, picture out
     "fuse": ".inference",

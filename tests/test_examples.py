@@ -58,6 +58,18 @@ def test_sgafusion_learns_with_its_guide_and_shows_its_experts(tmp_path: Path) -
     assert read_image(output).shape == (3 * 144, 4 * 192, 3)
 
 
+def test_swap_blocks_trains_and_scores_each_network(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    script = ROOT / "examples" / "swap_blocks.py"
+    command = [sys.executable, str(script), "--steps", "2", "--output", str(output)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    rows = [line.split(" | ") for line in (output / "scores.md").read_text().splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| SDFM", "| AdaptiveFusion", "| PSFM", "| MeanMerge"]
+    assert len({row[1] for row in rows}) == 4, "parameters differ"
+    assert read_image(output / "sheet.png").shape == (6 * 120, 4 * 160, 3)
+
+
 def test_compose_and_train_shows_a_pair_before_and_after(tmp_path: Path) -> None:
     output = tmp_path / "out"
     script = ROOT / "examples" / "compose_and_train.py"

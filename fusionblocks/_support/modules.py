@@ -42,6 +42,6 @@ def keeps(cls: type, base: type) -> bool:
 _NEUTRAL = {
     "__init__", "__doc__", "__module__", "__qualname__", "__annotations__", "__annotate_func__", "__firstlineno__",
     "__static_attributes__", "__constants__", "__parameters__", "__orig_bases__", "__dict__", "__weakref__",
-    "__repr__", "extra_repr",
+    "__repr__", "extra_repr", "kind", "stands_alone",
 }  # fmt: skip
 """What a subclass may define without doing anything else than its base."""

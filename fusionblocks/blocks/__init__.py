@@ -48,7 +48,9 @@ _MODULES = {
     # SGDFuse
     "MSFEM": ".msfem",
     "HFAH": ".hfah",
-    # how far a block sees
+    # blocks by name and kind, and how far one sees
+    "create_block": ".kinds",
+    "list_blocks": ".kinds",
     "reach": ".reaching",
 }
 

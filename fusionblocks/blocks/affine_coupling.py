@@ -41,10 +41,13 @@ class AffineCoupling(nn.Module):
         True
     """
 
+    kind = "exchange"
+
     def __init__(self, channels: int, *, clamp: float = 2.0, reverse: bool = True, expand_ratio: float = 2) -> None:
         super().__init__()
         check_divisible("channels", channels, "the number of halves", 2)
         half = channels // 2
+        self.channels = channels
         self.half_channels = half
         self.clamp = clamp
         self.reverse = reverse

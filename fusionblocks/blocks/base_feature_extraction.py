@@ -34,6 +34,8 @@ class ResidualTransformerGroup(nn.Module):
         torch.Size([1, 8, 9, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int, *, num_heads: int = 8, depth: int = 2) -> None:
         super().__init__()
         check_positive(depth=depth)
@@ -89,6 +91,8 @@ class BaseFeatureExtraction(nn.Module):
         >>> BaseFeatureExtraction(8, num_heads=2, num_layers=1, depth=1)(torch.rand(1, 8, 9, 7)).shape
         torch.Size([1, 8, 9, 7])
     """
+
+    kind = "map"
 
     def __init__(self, channels: int, *, num_heads: int = 8, num_layers: int = 2, depth: int = 2) -> None:
         super().__init__()

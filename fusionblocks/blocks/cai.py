@@ -39,10 +39,13 @@ class DetailNode(nn.Module):
         True
     """
 
+    kind = "exchange"
+
     def __init__(self, channels: int, *, expand_ratio: float = 2) -> None:
         super().__init__()
         check_divisible("channels", channels, "the number of halves", 2)
         half = channels // 2
+        self.channels = channels
         self.half_channels = half
         self.mix = InvertibleConv1x1(channels)
         self.shift_second = InvertedResidual(half, expand_ratio=expand_ratio)  # phi
@@ -114,6 +117,8 @@ class CAI(nn.Module):
         >>> CAI(16, num_heads=4)(torch.rand(1, 16, 9, 7)).shape
         torch.Size([1, 16, 9, 7])
     """
+
+    kind = "map"
 
     def __init__(self, channels: int, *, num_heads: int = 8, expand_ratio: float = 2) -> None:
         super().__init__()

@@ -44,6 +44,8 @@ class ChannelAttention(nn.Module):
         torch.Size([1, 16, 9, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int, *, num_heads: int = 8, depthwise: bool = True, bias: bool = False) -> None:
         super().__init__()
         check_divisible("channels", channels, "num_heads", num_heads)
@@ -136,6 +138,8 @@ class CrossChannelAttention(nn.Module):
         >>> CrossChannelAttention(16, num_heads=4)(guide, value).shape
         torch.Size([1, 16, 9, 7])
     """
+
+    stands_alone = "takes two maps, and the one that guides comes first"
 
     def __init__(self, channels: int, *, num_heads: int = 8, bias: bool = True) -> None:
         super().__init__()

@@ -42,6 +42,8 @@ class CLIPQueryAttention(nn.Module):
         (torch.Size([2, 16, 9, 7]), torch.Size([2, 16, 9, 7]))
     """
 
+    kind = "modulate"
+
     def __init__(
         self, channels: int = 128, *, semantic_channels: int = 512, num_heads: int = 2, query: str = "image"
     ) -> None:
@@ -66,12 +68,16 @@ class CLIPQueryAttention(nn.Module):
 
         Args:
             image: Features ``(B, channels, H, W)``.
-            semantic: One token a picture ``(B, semantic_channels)``, or several ``(B, T, semantic_channels)``.
+            semantic: One token a picture ``(B, semantic_channels)``, several ``(B, T, semantic_channels)``, or a map
+                ``(B, semantic_channels, h, w)`` whose every place is a token.
 
         Returns:
             Features ``(B, channels, H, W)``.
         """
         check_features("image", image, self.channels)
+        if isinstance(semantic, Tensor) and semantic.ndim == 4:
+            check_features("semantic", semantic, self.semantic_channels)
+            semantic = rearrange(semantic, "b s h w -> b (h w) s")
         self._check_semantic(semantic, batch=image.shape[0])
         image = self.image_projection(image)
         tokens = self.semantic_projection(semantic if semantic.ndim == 3 else semantic[:, None])

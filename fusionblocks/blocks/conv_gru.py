@@ -32,6 +32,8 @@ class ConvGRUCell(nn.Module):
         torch.Size([1, 8, 9, 7])
     """
 
+    kind = "map"
+
     def __init__(self, in_channels: int, hidden_channels: int | None = None, *, kernel_size: int = 1) -> None:
         super().__init__()
         hidden = in_channels if hidden_channels is None else hidden_channels
@@ -39,7 +41,7 @@ class ConvGRUCell(nn.Module):
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         self.in_channels = in_channels
-        self.hidden_channels = hidden
+        self.hidden_channels = self.channels = hidden
         self.gates = nn.Conv2d(in_channels + hidden, 2 * hidden, kernel_size, padding=kernel_size // 2)
         self.candidate = nn.Conv2d(in_channels + hidden, hidden, kernel_size, padding=kernel_size // 2)
         for conv in (self.gates, self.candidate):

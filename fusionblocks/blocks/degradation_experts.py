@@ -40,6 +40,8 @@ class DehazeExpert(nn.Module):
         (torch.Size([2, 1, 9, 7]), torch.Size([2, 1]), torch.Size([2, 8, 9, 7]))
     """
 
+    kind = "map"
+
     def __init__(
         self,
         channels: int = 16,
@@ -118,6 +120,8 @@ class LowLightExpert(nn.Module):
         >>> LowLightExpert(8, iterations=4)(torch.rand(2, 8, 9, 7)).shape
         torch.Size([2, 8, 9, 7])
     """
+
+    kind = "map"
 
     def __init__(self, channels: int = 16, *, iterations: int = 8) -> None:
         super().__init__()

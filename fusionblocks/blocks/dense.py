@@ -15,7 +15,7 @@ class DenseLayer(nn.Module):
 
     Args:
         in_channels: Width of the feature map.
-        out_channels: Width ``C`` of the result.
+        out_channels: Width ``C`` of the result; None: ``in_channels``.
         reduction: How many times narrower than ``out_channels`` the dense convolutions are.
         depth: Number of dense convolutions; each sees all before it.
 
@@ -34,12 +34,18 @@ class DenseLayer(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, reduction: int = 4, depth: int = 4) -> None:
+    kind = "map"
+
+    def __init__(
+        self, in_channels: int, out_channels: int | None = None, *, reduction: int = 4, depth: int = 4
+    ) -> None:
         super().__init__()
+        out_channels = in_channels if out_channels is None else out_channels
         check_positive(in_channels=in_channels, depth=depth)
         check_divisible("out_channels", out_channels, "reduction", reduction)
         growth = out_channels // reduction
         self.in_channels = in_channels
+        self.channels = out_channels
         self.reduce = nn.Conv2d(in_channels, growth, 1)
         self.dense = nn.ModuleList(ConvNormAct(growth * (i + 1), growth, 3) for i in range(depth))
         self.merge = ConvNormAct(in_channels + growth, out_channels, 3)

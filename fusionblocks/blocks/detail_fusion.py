@@ -36,6 +36,8 @@ class DetailFusion(nn.Module):
         torch.Size([1, 8, 9, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int, *, num_layers: int = 2, clamp: float = 2.0, expand_ratio: float = 2) -> None:
         super().__init__()
         check_divisible("channels", channels, "the number of halves", 2)

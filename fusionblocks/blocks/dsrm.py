@@ -31,6 +31,8 @@ class DSRM(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int, *, depth: int = 4) -> None:
         super().__init__()
         check_positive(channels=channels, depth=depth)

@@ -30,6 +30,8 @@ class FReLU(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
         super().__init__()
         check_positive(channels=channels, kernel_size=kernel_size)

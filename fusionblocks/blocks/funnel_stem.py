@@ -34,6 +34,8 @@ class FunnelStem(nn.Module):
         (torch.Size([1, 8, 9, 12]), torch.Size([1, 16, 5, 6]))
     """
 
+    stands_alone = "returns a map at full and one at half size"
+
     def __init__(self, in_channels: int, channels: int = 64) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, channels=channels)

@@ -27,6 +27,8 @@ class GlobalRefinement(nn.Module):
         torch.Size([1, 8, 9, 7])
     """
 
+    stands_alone = "takes three maps"
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         check_positive(channels=channels)

@@ -29,6 +29,8 @@ class GradientResidualDense(nn.Module):
         torch.Size([1, 8, 9, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         check_positive(channels=channels)

@@ -133,6 +133,8 @@ class GraphReasoning(nn.Module):
         torch.Size([1, 8, 9, 7])
     """
 
+    stands_alone = "returns the fused features beside those of both modalities"
+
     def __init__(
         self, channels: int, *, dilations: Sequence[int] = (4, 8, 16), iterations: int = 2, exchanges: int = 2
     ) -> None:

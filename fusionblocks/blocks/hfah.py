@@ -39,6 +39,8 @@ class HFAH(nn.Module):
         torch.Size([1, 3, 12, 10])
     """
 
+    stands_alone = "takes maps of several sizes"
+
     def __init__(
         self,
         in_channels: Sequence[int] = (64, 128, 256, 512),

@@ -30,6 +30,8 @@ class InvertedResidual(nn.Module):
         torch.Size([1, 4, 9, 7])
     """
 
+    kind = "map"
+
     def __init__(self, in_channels: int, out_channels: int | None = None, *, expand_ratio: float = 2) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
@@ -38,6 +40,7 @@ class InvertedResidual(nn.Module):
         if hidden < 1:
             raise ValueError(f"expand_ratio must leave at least one hidden channel, got {expand_ratio}")
         self.in_channels = in_channels
+        self.channels = out_channels
         self.expand = nn.Conv2d(in_channels, hidden, 1, bias=False)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, groups=hidden, bias=False)
         self.reduce = nn.Conv2d(hidden, out_channels, 1, bias=False)

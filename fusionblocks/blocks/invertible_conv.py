@@ -30,11 +30,14 @@ class InvertibleConv1x1(nn.Conv2d):
         True
     """
 
+    kind = "map"
+
     bias: Tensor
 
     def __init__(self, channels: int) -> None:
         check_positive(channels=channels)
         super().__init__(channels, channels, 1)
+        self.channels = channels
 
     def reach(self) -> int | None:
         """Return the rows around a row that are seen, see :func:`fusionblocks.blocks.reach`."""

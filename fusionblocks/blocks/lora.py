@@ -45,6 +45,8 @@ class LoRALinear(nn.Module):
         Linear(in_features=24, out_features=16, bias=True)
     """
 
+    stands_alone = "takes features in the last dimension"
+
     def __init__(
         self,
         in_features: int,

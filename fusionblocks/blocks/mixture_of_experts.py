@@ -35,6 +35,8 @@ class UniNet(nn.Module):
         torch.Size([1, 16, 9, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int, *, reduction: int = 8) -> None:
         super().__init__()
         check_positive(channels=channels, reduction=reduction)
@@ -94,6 +96,8 @@ class MixtureOfExperts(nn.Module):
         >>> mixture(x).shape
         torch.Size([1, 16, 9, 7])
     """
+
+    kind = "map"
 
     def __init__(
         self,

@@ -35,6 +35,8 @@ class MSFEM(nn.Module):
         torch.Size([2, 1, 13, 17])
     """
 
+    kind = "map"
+
     def __init__(
         self, channels: int = 1, *, hidden_channels: int = 32, kernel_sizes: Sequence[int] = (3, 5, 7)
     ) -> None:

@@ -39,6 +39,8 @@ class DualCrossAttention(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
+    kind = "merge"
+
     def __init__(self, channels: int, *, num_heads: int = 1, scale: float = 1.0) -> None:
         super().__init__()
         check_divisible("channels", channels, "num_heads", num_heads)
@@ -92,7 +94,7 @@ class PSFM(nn.Module):
 
     Args:
         in_channels: Width of both modalities' deep features.
-        out_channels: Width ``C`` of the fused features.
+        out_channels: Width ``C`` of the fused features; None: ``in_channels``.
         reduction: How many times narrower than ``out_channels`` the dense convolutions are.
         depth: Number of dense convolutions per modality.
         num_heads: Heads of the attention.
@@ -113,12 +115,22 @@ class PSFM(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
+    kind = "merge"
+
     def __init__(
-        self, in_channels: int, out_channels: int, *, reduction: int = 4, depth: int = 4, num_heads: int = 1
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        reduction: int = 4,
+        depth: int = 4,
+        num_heads: int = 1,
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels)
+        out_channels = in_channels if out_channels is None else out_channels
         self.in_channels = in_channels
+        self.channels = out_channels
         self.infrared = DenseLayer(in_channels, out_channels, reduction=reduction, depth=depth)
         self.visible = DenseLayer(in_channels, out_channels, reduction=reduction, depth=depth)
         self.fusion = DualCrossAttention(out_channels, num_heads=num_heads)

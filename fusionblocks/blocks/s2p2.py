@@ -32,6 +32,8 @@ class S2P2(nn.Module):
         (torch.Size([1, 5, 16, 24]), torch.Size([1, 2, 16, 24]), torch.Size([1, 2, 16, 24]))
     """
 
+    stands_alone = "returns logits of classes, foreground and boundaries"
+
     def __init__(self, channels: int, num_classes: int = 9) -> None:
         super().__init__()
         check_positive(num_classes=num_classes)

@@ -14,7 +14,7 @@ class S2PM(nn.Module):
 
     Args:
         in_channels: Width of the concatenated features of all levels.
-        channels: Width ``C`` of the result.
+        channels: Width ``C`` of the result; None: ``in_channels``.
 
     Raises:
         ValueError: If a size is not positive, or ``x`` has another number of channels.
@@ -30,10 +30,14 @@ class S2PM(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    kind = "map"
+
+    def __init__(self, in_channels: int, channels: int | None = None) -> None:
         super().__init__()
+        channels = in_channels if channels is None else channels
         check_positive(in_channels=in_channels, channels=channels)
         self.in_channels = in_channels
+        self.channels = channels
         self.convs = nn.Sequential(
             DoubleNormConv(in_channels, channels),
             DoubleNormConv(channels, channels),

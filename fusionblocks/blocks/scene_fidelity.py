@@ -32,6 +32,8 @@ class SceneMask(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int, *, reduction: int = 4) -> None:
         super().__init__()
         check_divisible("channels", channels, "reduction", reduction)
@@ -78,10 +80,13 @@ class ImageHead(nn.Module):
         torch.Size([1, 1, 5, 7])
     """
 
+    kind = "head"
+
     def __init__(self, channels: int, out_channels: int = 1) -> None:
         super().__init__()
         check_positive(channels=channels, out_channels=out_channels)
         self.channels = channels
+        self.out_channels = out_channels
         self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
 
     def reach(self) -> int | None:
@@ -123,8 +128,12 @@ class SceneFidelityPath(nn.Module):
         torch.Size([1, 1, 5, 7])
     """
 
+    kind = "head"
+
     def __init__(self, channels: int, out_channels: int = 1, *, reduction: int = 4) -> None:
         super().__init__()
+        self.channels = channels
+        self.out_channels = out_channels
         self.mask = SceneMask(channels, reduction=reduction)
         self.head = ImageHead(channels, out_channels)
 

@@ -32,6 +32,8 @@ class AdaptiveFusion(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
+    kind = "merge"
+
     def __init__(self, channels: int, *, reduction: int = 4) -> None:
         super().__init__()
         check_divisible("channels", channels, "reduction", reduction)
@@ -64,7 +66,7 @@ class SDFM(nn.Module):
 
     Args:
         in_channels: Width of both modalities' shallow features.
-        out_channels: Width ``C`` of the fused features.
+        out_channels: Width ``C`` of the fused features; None: ``in_channels``.
         reduction: How many times narrower the attention branches are inside.
 
     Raises:
@@ -82,22 +84,26 @@ class SDFM(nn.Module):
         torch.Size([1, 8, 5, 7])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, reduction: int = 4) -> None:
+    kind = "merge"
+
+    def __init__(self, in_channels: int, out_channels: int | None = None, *, reduction: int = 4) -> None:
         super().__init__()
+        width = in_channels if out_channels is None else out_channels
         check_positive(in_channels=in_channels)
-        check_divisible("out_channels", out_channels, "reduction", reduction)
+        check_divisible("out_channels", width, "reduction", reduction)
         self.in_channels = in_channels
+        self.channels = width
 
         def details() -> nn.Sequential:
             return nn.Sequential(
-                ConvNormAct(in_channels, out_channels, 3),
-                ConvNormAct(out_channels, out_channels, 3),
-                ConvNormAct(out_channels, out_channels, 3),
+                ConvNormAct(in_channels, width, 3),
+                ConvNormAct(width, width, 3),
+                ConvNormAct(width, width, 3),
             )
 
         self.infrared = details()
         self.visible = details()
-        self.fusion = AdaptiveFusion(out_channels, reduction=reduction)
+        self.fusion = AdaptiveFusion(width, reduction=reduction)
 
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
         """Fuse.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +15,7 @@ class SemanticInjection(nn.Module):
 
     Args:
         channels: Width ``C`` of the features that are modulated.
-        semantic_channels: Width of the semantic features.
+        semantic_channels: Width of the semantic features; None: ``channels``.
         hidden_channels: Width of the embedding that scale and shift are computed from.
 
     Raises:
@@ -32,8 +33,11 @@ class SemanticInjection(nn.Module):
         torch.Size([1, 8, 6, 10])
     """
 
-    def __init__(self, channels: int, semantic_channels: int, *, hidden_channels: int = 64) -> None:
+    kind = "modulate"
+
+    def __init__(self, channels: int, semantic_channels: int | None = None, *, hidden_channels: int = 64) -> None:
         super().__init__()
+        semantic_channels = channels if semantic_channels is None else semantic_channels
         check_positive(channels=channels, semantic_channels=semantic_channels, hidden_channels=hidden_channels)
         self.channels = channels
         self.semantic_channels = semantic_channels
@@ -47,17 +51,32 @@ class SemanticInjection(nn.Module):
 
         Args:
             x: Feature map ``(B, C, H, W)``.
-            semantic: Semantic features ``(B, semantic_channels, h, w)``, resized to ``H x W``.
+            semantic: Semantic features ``(B, semantic_channels, h, w)``, resized to ``H x W``; or an embedding
+                ``(B, semantic_channels)``, the same for all pixels.
 
         Returns:
             The modulated features ``(B, C, H, W)``.
         """
-        check_features("x", x, self.channels)
-        check_features("semantic", semantic, self.semantic_channels)
-        if x.shape[0] != semantic.shape[0]:
-            raise ValueError(f"x and semantic must have the same batch size, got {x.shape[0]} and {semantic.shape[0]}")
-        semantic = F.interpolate(semantic, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        embedding = self.embedding(semantic)
+        embedding = self.embedding(self.resized(x, semantic))
         # one group a channel is instance norm, but defined (as zero) for a single pixel too
         normalized = torch.group_norm(x, self.channels)
         return self.bn(normalized * (1 + torch.sigmoid(self.gamma(embedding)))) + self.beta(embedding)
+
+    def resized(self, x: Tensor, semantic: Tensor) -> Tensor:
+        """Return the semantic features at the size of a feature map, ``(B, semantic_channels, H, W)``.
+
+        Args:
+            x: Feature map ``(B, C, H, W)``.
+            semantic: Semantic features ``(B, semantic_channels, h, w)`` or an embedding ``(B, semantic_channels)``.
+
+        Raises:
+            TypeError: If one is not a float tensor.
+            ValueError: If one has another shape, or the batch sizes differ.
+        """
+        check_features("x", x, self.channels)
+        if isinstance(semantic, Tensor) and semantic.ndim == 2:
+            semantic = rearrange(semantic, "b s -> b s 1 1")
+        check_features("semantic", semantic, self.semantic_channels)
+        if x.shape[0] != semantic.shape[0]:
+            raise ValueError(f"x and semantic must have the same batch size, got {x.shape[0]} and {semantic.shape[0]}")
+        return F.interpolate(semantic, size=x.shape[-2:], mode="bilinear", align_corners=False)

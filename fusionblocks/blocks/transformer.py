@@ -30,6 +30,8 @@ class LeFF(nn.Module):
         torch.Size([1, 16, 9, 7])
     """
 
+    kind = "map"
+
     def __init__(self, channels: int, *, hidden_channels: int | None = None) -> None:
         super().__init__()
         hidden = channels if hidden_channels is None else hidden_channels
@@ -78,6 +80,8 @@ class TransformerBlock(nn.Module):
         >>> block(torch.rand(1, 16, 9, 7)).shape
         torch.Size([1, 16, 9, 7])
     """
+
+    kind = "map"
 
     def __init__(
         self, channels: int, *, num_heads: int = 8, depthwise: bool = True, feed_forward: nn.Module | None = None

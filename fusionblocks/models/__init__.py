@@ -37,6 +37,7 @@ _MODULES = {
     "model_class": ".registry",
     "noise_levels": ".schedules",
     "sampling": ".schedules",
+    "swap": ".swapping",
     "visible_of": ".wrapping",
     "wrap": ".wrapping",
 }

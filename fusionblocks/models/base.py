@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from fusionblocks._support.names import closest
 from fusionblocks.image.rows import Rows, WholeOnlyError
 
 Config = TypeVar("Config")
+Module = TypeVar("Module", bound=nn.Module)
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -33,7 +35,12 @@ import fusionblocks as fb
 model = fb.models.model_class("{{ network | default("", true) }}").from_pretrained("path/or/hub-id")
 picture = fb.fuse("infrared.png", "visible.png", model=model)
 ```
-"""
+{% if swapped %}
+Blocks were exchanged with `fb.swap`. To load it, exchange them again and call `fb.load_model(network, folder)`:
+{% for path, change in swapped.items() %}
+- `{{ path }}`: {{ change }}
+{%- endfor %}
+{% endif %}"""
 
 
 @dataclasses.dataclass
@@ -117,6 +124,12 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+def copied(model: Module) -> Module:
+    """Return a deep copy of a module; guides are shared, for they are no part of their networks and may be large."""
+    guides = [guide for part in model.modules() if isinstance(part, FusionModel) for guide in part._guide]
+    return copy.deepcopy(model, {id(guide): guide for guide in guides})
 
 
 class FusionModel(
@@ -220,6 +233,34 @@ class FusionModel(
             return {}
         return dict(zip(self.guidance_names, self._guide[0](infrared, visible), strict=True))
 
+    def example_inputs(self, batch: int = 1, height: int = 32, width: int = 32) -> dict[str, Any]:
+        """Return drawn arguments of the forward pass: for a trial, a trace or an export.
+
+        A network that takes guidance defines it with its guidance.
+
+        Args:
+            batch: Size of the batch.
+            height: Height of the pictures.
+            width: Width of the pictures.
+        """
+        if self.guidance_names:
+            raise NotImplementedError(f"{type(self).__name__} takes guidance, so it must define example_inputs itself")
+        return self._drawn(infrared=(batch, 1, height, width), visible=(batch, 3, height, width))
+
+    def _drawn(self, **shapes: tuple[int, ...]) -> dict[str, Any]:
+        """Return tensors by name, drawn from [0, 1), of the network's dtype and on its device."""
+        reference = next(self.parameters(), torch.empty(0))
+        return {name: torch.rand(shape).to(reference) for name, shape in shapes.items()}
+
+    def note_swaps(self, swaps: Mapping[str, str]) -> None:
+        """Note in ``config.json`` and the model card which blocks were exchanged, see :func:`fusionblocks.swap`.
+
+        Args:
+            swaps: What took whose place, by its path.
+        """
+        before = self._hub_mixin_config.get("swapped", {})
+        self._hub_mixin_config = {**self._hub_mixin_config, "swapped": {**before, **swaps}}
+
     def by_rows(self, infrared: Rows, visible: Rows) -> Rows:
         """Return the fused picture of a pair by rows: what the network makes of the whole pair, a strip at a time.
 
@@ -250,7 +291,8 @@ class FusionModel(
             save_directory: Folder to write to, made when it does not exist.
             **options: Passed to ``huggingface_hub.PyTorchModelHubMixin.save_pretrained`` (``push_to_hub``, ...).
         """
-        card = {"model_name": type(self).__name__, "network": self.name, **options.pop("model_card_kwargs", {})}
+        told = {"network": self.name, "swapped": self._hub_mixin_config.get("swapped")}
+        card = {"model_name": type(self).__name__, **told, **options.pop("model_card_kwargs", {})}
         return super().save_pretrained(save_directory, model_card_kwargs=card, **options)
 
     @classmethod
@@ -274,7 +316,14 @@ class FusionModel(
         saved_name = saved.pop("model", cls.name)
         if saved_name != cls.name:
             raise ValueError(f"{model_id} holds a {saved_name!r} network, not {cls.name!r}")
-        options.pop("model", None)
+        if swapped := saved.pop("swapped", None):
+            changes = ", ".join(sorted(set(swapped.values())))
+            raise ValueError(
+                f"{model_id} holds a network whose blocks were exchanged ({changes}): exchange them again with "
+                f"fusionblocks.swap, and call fusionblocks.load_model(network, {str(model_id)!r})"
+            )
+        for name in ("model", "swapped"):
+            options.pop(name, None)
         for name in ("proxies", "resume_download"):  # what huggingface_hub before 1.0 hands on though nobody set it
             if options.get(name) is None:
                 options.pop(name, None)

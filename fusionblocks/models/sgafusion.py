@@ -189,6 +189,11 @@ class SGAFusion(FusionModel):
         """Return the width of the embedding, see :meth:`FusionModel.guide_options`."""
         return {"embedding_channels": self.config.semantic_channels}
 
+    def example_inputs(self, batch: int = 1, height: int = 32, width: int = 32) -> dict[str, Any]:
+        """Return a drawn pair and embedding, see :meth:`FusionModel.example_inputs`."""
+        pair = {"infrared": (batch, 1, height, width), "visible": (batch, 3, height, width)}
+        return self._drawn(**pair, semantic=(batch, self.config.semantic_channels))
+
     def _semantic(self, visible: Tensor, semantic: Tensor | None) -> Tensor:
         """Return the embedding that was passed, or the attached guide's."""
         width = self.config.semantic_channels

@@ -257,6 +257,11 @@ class SGDFuse(FusionModel):
         sampled = sample(self.denoiser, self.head, walk, noisy, masks, generators=generators)
         return FusionOutput(fused=sampled.fused, preliminary=preliminary)
 
+    def example_inputs(self, batch: int = 1, height: int = 32, width: int = 32) -> dict[str, Any]:
+        """Return a drawn pair and masks, see :meth:`FusionModel.example_inputs`."""
+        names = {"infrared": 1, "visible": 3, "infrared_mask": 1, "visible_mask": 1}
+        return self._drawn(**{name: (batch, channels, height, width) for name, channels in names.items()})
+
     def diffuse(self, picture: Tensor, noise_level: Tensor, noise: Tensor) -> Tensor:
         """Return a picture as the diffusion sees it: signed, and noisy.
 

@@ -240,6 +240,10 @@ class RunBy(FusionModel):
         self._network: Callable[[], FusionModel] = lambda: network
         self.forward = _with_signature(runner, network)
 
+    def example_inputs(self, batch: int = 1, height: int = 32, width: int = 32) -> dict[str, Any]:
+        """Ask the network within."""
+        return self._network().example_inputs(batch, height, width)
+
     def ask_guide(self, infrared: Tensor, visible: Tensor) -> dict[str, Any]:
         """Ask the guide of the network within."""
         return self._network().ask_guide(infrared, visible)

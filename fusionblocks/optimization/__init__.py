@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from fusionblocks._support.names import closest
-from fusionblocks.models.base import FusionModel, FusionOutput
+from fusionblocks.models.base import FusionModel, FusionOutput, copied
 from fusionblocks.optimization import (  # noqa: F401  (each declares fast classes)
     channel_attention,
     detail,
@@ -103,9 +102,7 @@ def optimize(
         raise TypeError(f"cuda_graph must be a bool, got {type(cuda_graph).__name__}")
     before: Settings | None = getattr(model, "optimization", None)
 
-    # a guide is no part of its network and may be large
-    guides = [guide for part in model.modules() if isinstance(part, FusionModel) for guide in part._guide]
-    fast: Any = copy.deepcopy(model, {id(guide): guide for guide in guides}).eval().requires_grad_(False)
+    fast: Any = copied(model).eval().requires_grad_(False)
     for parameter in fast.parameters():
         parameter.grad = None
     fast.optimization = Settings(

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.checks import check_alike, check_features
@@ -158,11 +157,7 @@ class FastSemanticInjection(Rewrite, SemanticInjection):
 
     def forward(self, x: Tensor, semantic: Tensor) -> Tensor:
         """Modulate ``(B, C, H, W)`` by ``(B, semantic_channels, h, w)``."""
-        check_features("x", x, self.channels)
-        check_features("semantic", semantic, self.semantic_channels)
-        if x.shape[0] != semantic.shape[0]:
-            raise ValueError(f"x and semantic must have the same batch size, got {x.shape[0]} and {semantic.shape[0]}")
-        semantic = F.interpolate(semantic, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        semantic = self.resized(x, semantic)
         mean, variance = moments(x)
         scale = self.norm_scale * (variance + 1e-5).rsqrt()
 
