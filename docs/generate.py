@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -201,17 +201,37 @@ def models_table() -> str:
 
 
 def blocks_table() -> str:
-    """Return the blocks with their papers and published classes, from the docstrings, as a Markdown table."""
+    """Return the blocks by kind with their papers, from the docstrings, and what they cost, as Markdown tables."""
+    from benchmarks import report
     from fusionblocks import blocks
+    from fusionblocks.blocks.kinds import KINDS
 
+    costs = {row["name"]: row for row in report.newest("blocks", ("name",))}
+    exact = set(fb.list_blocks("invertible"))
+    parts = []
+    for kind, signature in KINDS.items():
+        names = fb.list_blocks(kind)
+        if kind != "invertible":
+            parts.append(f"## {kind.capitalize()}: {signature}\n\n{_blocks(names, costs, exact)}")
+    alone = [name for name in fb.list_blocks() if getattr(getattr(blocks, name), "kind", None) is None]
+    parts.append(f"## Of no kind\n\n{_blocks(alone, costs, exact)}")
+    return "\n".join([*parts, report.machine(list(costs.values())), ""])
+
+
+def _blocks(names: Iterable[str], costs: Mapping[str, Mapping[str, str]], exact: Collection[str]) -> str:
     rows = []
-    for name in sorted(blocks.__all__, key=str.lower):
-        block = value_of(blocks, name)
-        if block is None:
-            continue
+    for name in sorted(names, key=str.lower):
+        block = value_of(fb, name)
         summary, reference = sections(inspect.getdoc(block) or "")
-        rows.append([f"{{py:obj}}`~fusionblocks.{name}`", markdown(summary), markdown(reference)])
-    return table(["block", "what it does", "from"], rows)
+        notes = [markdown(summary), "Invertible." if name in exact else ""]
+        if why := getattr(block, "stands_alone", ""):
+            notes.append(f"It {why}.")
+        cost = costs.get(name, {})
+        parameters = f"{int(cost['parameters']) / 1e3:.4g} k" if cost else ""
+        figures = [parameters, *(cost.get(key, "") for key in ("gflop", "ms", "peak_mib")), cost.get("reach") or "–"]
+        rows.append([f"{{py:obj}}`~fusionblocks.{name}`", " ".join(filter(None, notes)), markdown(reference), *figures])
+    header = ["block", "what it does", "from", "parameters", "GFLOP", "ms", "MiB", "reach"]
+    return table(header, rows)
 
 
 def metrics_table() -> str:
