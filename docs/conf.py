@@ -36,7 +36,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|slice|str|tuple|type|None|ellipsis|Ellipsis)"),
     (r"py:.*", r"\w+(Error|Warning)"),
     (r"py:class", r"fusionblocks\.optimization\.Module"),  # a type variable
-    (r"py:class", r"fusionblocks\.models\.noise_conditioned_unet\.StrictLoading"),  # a mixin of no use alone
+    (r"py:class", r"fusionblocks\.models\.sgdfuse\.unet\.StrictLoading"),  # a mixin of no use alone
     (r"py:class", r"SchedulerMixin"),
 ]
 

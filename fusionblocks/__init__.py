@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from fusionblocks._lazy import lazy_attributes
 from fusionblocks.blocks import _MODULES as _BLOCKS
+from fusionblocks.models.networks import public_names
 
 __version__ = "0.1.0"
 
 _MODULES = {
     **{name: f".blocks{module}" for name, module in _BLOCKS.items()},
     # models
-    "FusionBlocksNet": ".models.fusionblocks_net",
+    **public_names(".models", top=True),
     "FusionModel": ".models.base",
     "FusionOutput": ".models.base",
-    "Laplacian": ".models.laplacian",
-    "NoiseConditionedUNet": ".models.noise_conditioned_unet",
-    "PSFusion": ".models.psfusion",
-    "SGAFusion": ".models.sgafusion",
-    "SGDFuse": ".models.sgdfuse",
-    "SGDFusePipeline": ".models.sgdfuse_pipeline",
-    "SMFNet": ".models.smfnet",
     "create_model": ".models.registry",
     "list_models": ".models.registry",
     "load_model": ".models.loading",

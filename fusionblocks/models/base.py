@@ -43,31 +43,29 @@ Blocks were exchanged with `fb.swap`. To load it, exchange them again and call `
 {% endif %}"""
 
 
+#: The extras that networks return beside ``fused``; asking an output for one that its network lacks gives None.
+EXTRAS = ("segmentation", "binary", "boundary", "visible", "infrared", "features", "preliminary")
+
+
 @dataclasses.dataclass
 class FusionOutput:
-    """What a fusion network returns; the extras are ``None`` where a network has none.
+    """What a fusion network returns.
+
+    A network that returns more has a subclass with its extras, made by :func:`fusion_output`, such as
+    :class:`~fusionblocks.models.PSFusionOutput`. Asking for one of ``EXTRAS`` that a network lacks gives None.
 
     Args:
         fused: What the network's head emits, ``(B, 1, H, W)`` luma or ``(B, 3, H, W)`` RGB, about [0, 1].
-        segmentation: Class logits ``(B, classes, H, W)``.
-        binary: Background and foreground logits ``(B, 2, H, W)``.
-        boundary: Interior and boundary logits ``(B, 2, H, W)``.
-        visible: Reconstruction of the visible luma ``(B, 1, H, W)``.
-        infrared: Reconstruction of the infrared image ``(B, 1, H, W)``.
-        features: Named feature maps of both modalities, each ``(B, C, H, W)``.
-        preliminary: The first stage's picture, before refinement.
     """
 
     fused: Tensor
-    segmentation: Tensor | None = None
-    binary: Tensor | None = None
-    boundary: Tensor | None = None
-    visible: Tensor | None = None
-    infrared: Tensor | None = None
-    features: dict[str, Tensor] | None = None
-    preliminary: Tensor | None = None
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> FusionOutput:
+    def __getattr__(self, name: str) -> Any:
+        if name in EXTRAS:
+            return None
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{closest(name, EXTRAS)}")
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Return a new output with ``function`` applied to every tensor."""
         values = {}
         for field in dataclasses.fields(self):
@@ -77,10 +75,46 @@ class FusionOutput:
             elif value is not None:
                 value = function(value)
             values[field.name] = value
-        return FusionOutput(**values)
+        return type(self)(**values)
 
 
 torch.export.register_dataclass(FusionOutput, serialized_type_name="fusionblocks.FusionOutput")
+Output = TypeVar("Output", bound=type[FusionOutput])
+
+
+def output_names(cls: type[FusionOutput] = FusionOutput) -> list[str]:
+    """Return what outputs may hold: ``fused``, the known extras, and those of all outputs that were defined."""
+    own = [field.name for field in dataclasses.fields(cls)]
+    others = [name for subclass in cls.__subclasses__() for name in output_names(subclass)]
+    return list(dict.fromkeys(["fused", *EXTRAS, *own, *others]))
+
+
+def fusion_output(cls: Output) -> Output:
+    """Make a subclass of :class:`FusionOutput` a dataclass that ``torch.export`` knows.
+
+    Args:
+        cls: The class; its fields are a network's extras, tensors, dicts of tensors or None.
+
+    Raises:
+        TypeError: If it is not a subclass of :class:`FusionOutput`.
+
+    Example:
+        >>> import torch
+        >>> from torch import Tensor
+        >>> from fusionblocks import FusionOutput
+        >>> from fusionblocks.models import fusion_output
+        >>> @fusion_output
+        ... class WithEdges(FusionOutput):
+        ...     edges: Tensor | None = None
+        >>> output = WithEdges(fused=torch.zeros(1, 1, 2, 2), edges=torch.ones(1, 1, 2, 2))
+        >>> print(output.edges.mean(), output.segmentation)
+        tensor(1.) None
+    """
+    if not (isinstance(cls, type) and issubclass(cls, FusionOutput)):
+        raise TypeError(f"fusion_output takes a subclass of FusionOutput, got {cls!r}")
+    made: Any = dataclasses.dataclass(cls)
+    torch.export.register_dataclass(made, serialized_type_name=f"{cls.__module__}.{cls.__qualname__}")
+    return made
 
 
 def build_config(config_class: type[Config], config: Config | None, options: Mapping[str, Any]) -> Config:
@@ -192,7 +226,7 @@ class FusionModel(
         self._wanted: frozenset[str] | None = None
 
     def wants(self, *outputs: str) -> bool:
-        """Return whether any of some extras of :class:`FusionOutput` is to be computed.
+        """Return whether any of some extras of its output is to be computed.
 
         All are, but in a copy that :func:`fusionblocks.optimize` made for some of them alone.
 

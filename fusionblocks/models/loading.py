@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks.models.base import FusionModel
-from fusionblocks.models.checkpoints import is_state
 from fusionblocks.models.official import layout_of, load_official
+from fusionblocks.models.published import is_state
 from fusionblocks.models.registry import create_model, list_models, model_class
 from fusionblocks.models.wrapping import as_network, load_folder
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks.models.base import FusionModel
+from fusionblocks.models.networks import NETWORKS
 from fusionblocks.models.registry import attach, list_models, model_class
 
 
@@ -73,7 +74,7 @@ def load_official(
 
 
 def _unreleased(model: FusionModel, layout: Any) -> dict[str, Tensor]:
-    """Return the initial weights of the parts that the authors' file does not hold (see ``PARTS`` of the layouts)."""
+    """Return the initial weights of the parts that the authors' file does not hold (see ``published``)."""
     parts = getattr(layout, "PARTS", None)
     if parts is None:
         return {}
@@ -81,8 +82,10 @@ def _unreleased(model: FusionModel, layout: Any) -> dict[str, Tensor]:
 
 
 def layout_of(name: str) -> Any:
-    """Return the module of ``fusionblocks.models.checkpoints`` for a network, None if its authors published none."""
-    module = f"fusionblocks.models.checkpoints.{name}"
+    """Return the module ``checkpoint`` of a network's folder, None if its authors published none."""
+    if name not in NETWORKS:
+        return None
+    module = f"fusionblocks.models.{name}.checkpoint"
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

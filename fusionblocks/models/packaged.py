@@ -8,7 +8,7 @@ from pathlib import Path
 from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks.models.base import FusionModel
 
-WEIGHTS = Path(__file__).parent / "weights"
+MODELS = Path(__file__).parent
 
 
 def has_packaged_weights(model: FusionModel) -> bool:
@@ -38,7 +38,7 @@ def load_packaged_weights(model: FusionModel) -> None:
             f"the weights of {model.name!r} that come with the library are of {model.config_class()}, "
             f"got {model.config}: pass pretrained=False to train your own"
         )
-    file = WEIGHTS / f"{model.name}.safetensors"
+    file = MODELS / model.name / "weights.safetensors"
     state = read_checkpoint(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if digest != model.packaged_digest:

@@ -12,16 +12,9 @@ from typing import Any
 
 from fusionblocks._support.names import closest
 from fusionblocks.models.base import FusionModel
+from fusionblocks.models.networks import NETWORKS
 from fusionblocks.models.packaged import has_packaged_weights, load_packaged_weights
 
-_NETWORKS = {
-    "fusionblocks": ("fusionblocks.models.fusionblocks_net", "FusionBlocksNet"),
-    "laplacian": ("fusionblocks.models.laplacian", "Laplacian"),
-    "psfusion": ("fusionblocks.models.psfusion", "PSFusion"),
-    "sgafusion": ("fusionblocks.models.sgafusion", "SGAFusion"),
-    "sgdfuse": ("fusionblocks.models.sgdfuse", "SGDFuse"),
-    "smfnet": ("fusionblocks.models.smfnet", "SMFNet"),
-}
 #: The network that fuses when none is named.
 DEFAULT_MODEL = "fusionblocks"
 #: The entry points by which other packages add networks: a name, and the import path of a FusionModel class.
@@ -39,7 +32,7 @@ def list_models() -> list[str]:
         >>> list_models()
         ['fusionblocks', 'laplacian', 'psfusion', 'sgafusion', 'sgdfuse', 'smfnet']
     """
-    return sorted({*_NETWORKS, *_added(tuple(sys.path))})
+    return sorted({*NETWORKS, *_added(tuple(sys.path))})
 
 
 @functools.cache
@@ -47,8 +40,8 @@ def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Return the entry points of other packages by name; one that takes a name of ours is left out with a warning."""
     added: dict[str, EntryPoint] = {}
     for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name in _NETWORKS or entry.name in added:
-            owner = "this library" if entry.name in _NETWORKS else added[entry.name].value
+        if entry.name in NETWORKS or entry.name in added:
+            owner = "this library" if entry.name in NETWORKS else added[entry.name].value
             warnings.warn(
                 f"the network {entry.name!r} of {entry.value} is left out: {owner} has that name", stacklevel=3
             )
@@ -85,13 +78,12 @@ def model_class(name: str) -> type[FusionModel]:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, the name of a model, got {type(name).__name__}")
-    if name not in _NETWORKS and name in _added(tuple(sys.path)):
+    if name not in NETWORKS and name in _added(tuple(sys.path)):
         return _of_package(_added(tuple(sys.path))[name])
-    if name not in _NETWORKS:
+    if name not in NETWORKS:
         known = list_models()
         raise ValueError(f"unknown model {name!r}{closest(name.lower(), known)}; known: {', '.join(known)}")
-    module, cls = _NETWORKS[name]
-    return getattr(importlib.import_module(module), cls)
+    return getattr(importlib.import_module(f"fusionblocks.models.{name}.network"), NETWORKS[name].cls)
 
 
 def create_model(

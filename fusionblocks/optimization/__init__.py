@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from fusionblocks._support.names import closest
-from fusionblocks.models.base import FusionModel, FusionOutput, copied
+from fusionblocks.models.base import FusionModel, FusionOutput, copied, output_names
 from fusionblocks.optimization import (  # noqa: F401  (each declares fast classes)
     channel_attention,
     detail,
@@ -126,7 +126,7 @@ def _wanted(outputs: Sequence[str] | None) -> frozenset[str] | None:
         return None
     if isinstance(outputs, str):
         raise TypeError(f"outputs must be a sequence of names such as ({outputs!r},), got a string")
-    known = [field.name for field in dataclasses.fields(FusionOutput)]
+    known = output_names()
     for name in outputs:
         if name not in known:
             raise ValueError(

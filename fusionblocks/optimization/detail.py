@@ -15,7 +15,7 @@ from fusionblocks.blocks.dsrm import DSRM
 from fusionblocks.blocks.gradient_residual_dense import GradientResidualDense
 from fusionblocks.blocks.invertible_conv import split_channels
 from fusionblocks.blocks.reaching import in_a_row, reach
-from fusionblocks.models.smfnet import Decoder
+from fusionblocks.models.smfnet.network import Decoder
 from fusionblocks.optimization.rewriting import Rewrite, rewrites
 from fusionblocks.optimization.strips import in_strips
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.funnel_stem import FunnelStem
-from fusionblocks.models.psfusion import FunnelResNet
+from fusionblocks.models.psfusion.network import FunnelResNet
 from fusionblocks.optimization.rewriting import Rewrite, like, rewrites
 
 

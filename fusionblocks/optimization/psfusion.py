@@ -15,7 +15,7 @@ from fusionblocks.blocks.reaching import in_a_row, reach, side_by_side
 from fusionblocks.blocks.scene_fidelity import SceneFidelityPath, SceneMask
 from fusionblocks.blocks.sdfm import SDFM, AdaptiveFusion
 from fusionblocks.blocks.semantic_injection import SemanticInjection
-from fusionblocks.models.psfusion import FunnelResNet, PSFusion
+from fusionblocks.models.psfusion.network import FunnelResNet, PSFusion
 from fusionblocks.optimization.folding import affine, is_affine
 from fusionblocks.optimization.fusing import gated, gated_merge, modulated, recalibrated
 from fusionblocks.optimization.rewriting import Rewrite, frozen, is_convolution, like, rewrites

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.clip_query_attention import CLIPQueryAttention
-from fusionblocks.models.sgafusion import SGAFusion
+from fusionblocks.models.sgafusion.network import SGAFusion
 from fusionblocks.optimization.rewriting import Rewrite, frozen, is_convolution, is_pointwise, rewrites
 
 # B batch, H and W the picture's size, C channels of the fourth stage

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusionblocks.blocks import AffineCoupling
-from fusionblocks.models.checkpoints import smfnet
+from fusionblocks.models.smfnet import checkpoint as smfnet
 from tests.helpers.block_tester import BlockTester
 from tests.helpers.coupling import halves, round_trip_error, train
 

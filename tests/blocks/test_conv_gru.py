@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusionblocks.blocks import ConvGRUCell
-from fusionblocks.models.checkpoints import smfnet
+from fusionblocks.models.smfnet import checkpoint as smfnet
 from tests.helpers.block_tester import BlockTester
 
 

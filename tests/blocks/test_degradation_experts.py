@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusionblocks.blocks import DegradationExperts, DehazeExpert, LowLightExpert
-from fusionblocks.models.checkpoints import sgafusion
+from fusionblocks.models.sgafusion import checkpoint as sgafusion
 from tests.helpers.block_tester import BlockTester
 from tests.helpers.golden import FORWARD, assert_close, load_case
 

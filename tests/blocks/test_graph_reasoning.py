@@ -5,7 +5,7 @@ import torch
 
 from fusionblocks.blocks import GraphReasoning
 from fusionblocks.blocks.graph_reasoning import GraphFeatures, ModalityGraph
-from fusionblocks.models.checkpoints import smfnet
+from fusionblocks.models.smfnet import checkpoint as smfnet
 from tests.helpers.block_tester import BlockTester
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks import HFAH
-from fusionblocks.models.checkpoints import sgdfuse
+from fusionblocks.models.sgdfuse import checkpoint as sgdfuse
 from tests.helpers.block_tester import BlockTester
 
 

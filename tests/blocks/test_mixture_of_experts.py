@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fusionblocks.blocks import DegradationExperts, MixtureOfExperts, UniNet
-from fusionblocks.models.checkpoints import sgafusion
+from fusionblocks.models.sgafusion import checkpoint as sgafusion
 from tests.helpers.block_tester import BlockTester
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusionblocks import MSFEM
-from fusionblocks.models.checkpoints import sgdfuse
+from fusionblocks.models.sgdfuse import checkpoint as sgdfuse
 from tests.helpers.block_tester import BlockTester
 
 

@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from fusionblocks import PSFM, DualCrossAttention
-from fusionblocks.models.checkpoints import psfusion
+from fusionblocks.models.psfusion import checkpoint as psfusion
 from tests.helpers.block_tester import BlockTester
 
 

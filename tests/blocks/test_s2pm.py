@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusionblocks import S2PM
-from fusionblocks.models.checkpoints import psfusion
+from fusionblocks.models.psfusion import checkpoint as psfusion
 from tests.helpers.block_tester import BlockTester
 
 

@@ -5,7 +5,7 @@ import torch
 from timm.layers import ConvMlp
 
 from fusionblocks.blocks import LeFF, TransformerBlock
-from fusionblocks.models.checkpoints import smfnet
+from fusionblocks.models.smfnet import checkpoint as smfnet
 from tests.helpers.block_tester import BlockTester
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from fusionblocks.guidance import add_lora, load_lora, lora_state_dict, merge_lora, unmerge_lora
 from fusionblocks.guidance.lora import updates
-from fusionblocks.models.checkpoints import sgafusion
+from fusionblocks.models.sgafusion import checkpoint as sgafusion
 from tests.guidance.towers import tiny_tower
 from tests.helpers.golden import FORWARD, assert_close, load_case
 

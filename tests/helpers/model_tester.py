@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fusionblocks as fb
+from fusionblocks.models.base import EXTRAS
 
 
 class ModelTester:
@@ -154,9 +155,13 @@ class ModelTester:
         torch.compiler.reset()
         model, inputs = self.make(), self.inputs(*self.sizes[-1])
         with torch.no_grad():
-            expected = model(**inputs).fused
+            output = model(**inputs)
+            expected = output.fused
             compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs)
             exported = torch.export.export(model, (), kwargs=inputs).module()(**inputs)
+        assert type(exported) is type(compiled) is type(output)
+        for name in EXTRAS:
+            assert (getattr(exported, name) is None) == (getattr(output, name) is None), name
         for output in (compiled, exported):
             assert isinstance(output, fb.FusionOutput)
             torch.testing.assert_close(output.fused, expected, rtol=1e-3, atol=1e-4)

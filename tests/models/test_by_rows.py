@@ -56,7 +56,7 @@ def test_large_pictures_go_by_rows_of_their_own_accord(monkeypatch: pytest.Monke
     monkeypatch.setattr(inference, "WHOLE_PIXELS", 10_000)
     monkeypatch.setattr(inference, "STRIP_PIXELS", 5_000)
     # what watches the method is no longer the network's own
-    monkeypatch.setattr(fb.models.fusionblocks_net, "must_own", lambda *_: None)
+    monkeypatch.setattr(fb.models.fusionblocks.network, "must_own", lambda *_: None)
     torch.testing.assert_close(fb.fuse(*pair), whole, rtol=0, atol=1e-4)
     assert rows
     # a network that needs the picture whole gets it whole

@@ -74,21 +74,22 @@ class TestFusionBlocksNet(ModelTester):
 
 def test_it_is_small(trained: fb.FusionModel) -> None:
     assert sum(parameter.numel() for parameter in trained.parameters()) < 100_000
-    assert (packaged.WEIGHTS / "fusionblocks.safetensors").stat().st_size < 2**20
+    assert (packaged.MODELS / "fusionblocks" / "weights.safetensors").stat().st_size < 2**20
 
 
 def test_the_weights_are_the_ones_released(trained: fb.FusionModel) -> None:
-    digest = hashlib.sha256((packaged.WEIGHTS / "fusionblocks.safetensors").read_bytes()).hexdigest()
+    digest = hashlib.sha256((packaged.MODELS / "fusionblocks" / "weights.safetensors").read_bytes()).hexdigest()
     assert trained.packaged_digest == digest
     assert not trained.training
 
 
 def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = (packaged.WEIGHTS / "fusionblocks.safetensors").read_bytes()
-    monkeypatch.setattr(packaged, "WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"fusionblocks\.safetensors"):
+    whole = (packaged.MODELS / "fusionblocks" / "weights.safetensors").read_bytes()
+    monkeypatch.setattr(packaged, "MODELS", tmp_path)
+    (tmp_path / "fusionblocks").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"weights\.safetensors"):
         fb.create_model("fusionblocks")
-    (tmp_path / "fusionblocks.safetensors").write_bytes(whole[:-4] + b"\0\0\0\1")
+    (tmp_path / "fusionblocks" / "weights.safetensors").write_bytes(whole[:-4] + b"\0\0\0\1")
     with pytest.raises(ValueError, match=r"not the file that was released.*SHA-256"):
         fb.create_model("fusionblocks")
 

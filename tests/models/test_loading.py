@@ -17,9 +17,9 @@ from torch import nn
 import fusionblocks as fb
 from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks.models import official
-from fusionblocks.models.base import FusionOutput, build_config
-from fusionblocks.models.checkpoints import convert_keys, is_state, is_unused, rename
-from fusionblocks.models.sgafusion import SGAFusionConfig
+from fusionblocks.models.base import build_config
+from fusionblocks.models.published import convert_keys, is_state, is_unused, rename
+from fusionblocks.models.sgafusion.network import SGAFusionConfig
 
 SMALL = {"channels": 4, "semantic_channels": 8}
 
@@ -338,8 +338,9 @@ class TestFromPretrained:
 
 
 def test_output_map_keeps_what_is_missing():
-    output = FusionOutput(fused=torch.ones(1, 1, 2, 2), features={"a": torch.ones(1)})
+    output = fb.models.SMFNetOutput(fused=torch.ones(1, 1, 2, 2), features={"a": torch.ones(1)})
     doubled = output.map(lambda tensor: 2 * tensor)
+    assert type(doubled) is type(output)
     assert torch.equal(doubled.fused, 2 * output.fused)
     assert torch.equal(doubled.features["a"], torch.full((1,), 2.0))
     assert doubled.segmentation is None

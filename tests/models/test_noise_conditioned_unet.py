@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fusionblocks import NoiseConditionedUNet
-from fusionblocks.models.checkpoints import sgdfuse
+from fusionblocks.models.sgdfuse import checkpoint as sgdfuse
 from tests.helpers.golden import FORWARD, assert_close, load_case
 
 NARROW = {"channels": 16, "norm_groups": 4, "layers_per_block": 1, "attention_levels": (1,)}

@@ -9,7 +9,7 @@ import torch
 
 import fusionblocks as fb
 from fusionblocks.image import luma
-from fusionblocks.models.checkpoints import psfusion
+from fusionblocks.models.psfusion import checkpoint as psfusion
 from tests.helpers.golden import FORWARD, assert_close, load_case
 from tests.helpers.model_tester import ModelTester
 

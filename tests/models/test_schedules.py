@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from fusionblocks.models.schedules import (
+from fusionblocks.models.sgdfuse.schedules import (
     SAMPLERS,
     beta_schedule,
     make_scheduler,

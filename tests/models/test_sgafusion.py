@@ -9,8 +9,8 @@ from torch import nn
 
 import fusionblocks as fb
 from fusionblocks._loading import load_strict
-from fusionblocks.models.checkpoints import sgafusion
-from fusionblocks.models.sgafusion import DegradationAwareEncoder
+from fusionblocks.models.sgafusion import checkpoint as sgafusion
+from fusionblocks.models.sgafusion.network import DegradationAwareEncoder
 from tests.helpers.golden import FORWARD, assert_close, load_case
 from tests.helpers.model_tester import ModelTester
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import fusionblocks as fb
-from fusionblocks.models.checkpoints import sgdfuse as layout
-from fusionblocks.models.schedules import beta_schedule, noise_levels
+from fusionblocks.models.sgdfuse import checkpoint as layout
+from fusionblocks.models.sgdfuse.schedules import beta_schedule, noise_levels
 from tests.helpers.golden import load_case, rule_weight
 from tests.helpers.model_tester import ModelTester
 
@@ -33,6 +33,11 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@fb.models.fusion_output
+class WithNoise(fb.models.SGDFuseOutput):
+    noise: Tensor | None = None
+
+
 class TestSGDFuse(ModelTester):
     name = "sgdfuse"
     small = SMALL
@@ -50,7 +55,7 @@ class TestSGDFuse(ModelTester):
         level = torch.tensor([0.9, 0.6])
         noisy = model.diffuse(preliminary, level, torch.randn_like(preliminary))
         noise, fused = model.refine(noisy, level, inputs["infrared_mask"], inputs["visible_mask"])
-        return fb.FusionOutput(fused=fused, preliminary=preliminary, features={"noise": noise})
+        return WithNoise(fused=fused, preliminary=preliminary, noise=noise)
 
     def test_pictures_are_within_range(self) -> None:
         model, inputs = self.make(), self.inputs(2, 21, 30)

@@ -5,8 +5,9 @@ import torch
 
 import fusionblocks as fb
 from fusionblocks.image import luma
-from fusionblocks.models.checkpoints import is_unused, smfnet
-from fusionblocks.models.smfnet import Decoder, Encoder, Reconstruction, SMFNetConfig
+from fusionblocks.models.published import is_unused
+from fusionblocks.models.smfnet import checkpoint as smfnet
+from fusionblocks.models.smfnet.network import Decoder, Encoder, Reconstruction, SMFNetConfig
 from tests.helpers.golden import FORWARD, assert_close, load_case
 from tests.helpers.model_tester import ModelTester
 

@@ -32,13 +32,18 @@ class Luma(nn.Module):
         return torch.sigmoid(self.head(self.norm(self.embed(infrared) + self.embed(visible))))
 
 
+@fb.models.fusion_output
+class RgbOutput(fb.FusionOutput):
+    source: Tensor | None = None
+
+
 class Rgb(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Conv2d(4, 3, 3, padding=1)
 
     def forward(self, a: Tensor, b: Tensor) -> fb.FusionOutput:
-        return fb.FusionOutput(fused=self.head(torch.cat([a, b], dim=1)).sigmoid(), preliminary=b)
+        return RgbOutput(fused=self.head(torch.cat([a, b], dim=1)).sigmoid(), source=b)
 
 
 class Coarse(Luma):

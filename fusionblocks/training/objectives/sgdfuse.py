@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.models.schedules import beta_schedule, noise_levels, sampling
+from fusionblocks.models.sgdfuse.schedules import beta_schedule, noise_levels, sampling
 from fusionblocks.training.objectives.base import Batch, Inputs, Objective, guidance_of
 
 

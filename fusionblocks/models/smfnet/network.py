@@ -17,7 +17,7 @@ from fusionblocks.blocks import (
 )
 from fusionblocks.blocks.graph_reasoning import GraphFeatures
 from fusionblocks.image import check_pair, luma
-from fusionblocks.models.base import FusionModel, FusionOutput, hand_over
+from fusionblocks.models.base import FusionModel, FusionOutput, fusion_output, hand_over
 
 # Shapes: B batch, C = config.channels, H W picture; no branch changes the resolution
 
@@ -120,6 +120,18 @@ class Decoder(nn.Module):
         return self.head(self.transformer(features))
 
 
+@fusion_output
+class SMFNetOutput(FusionOutput):
+    """What :class:`SMFNet` returns.
+
+    Args:
+        fused: The fused luma ``(B, 1, H, W)``, about [0, 1].
+        features: Named feature maps of both modalities, each ``(B, C, H, W)``; None where they are not wanted.
+    """
+
+    features: dict[str, Tensor] | None = None
+
+
 class SMFNet(FusionModel):
     """SMFNet: correlation-driven base and detail features, and graph features reasoned across modalities.
 
@@ -194,7 +206,7 @@ class SMFNet(FusionModel):
         graph = hand_over(self.graph_reasoning, shallow)
         if self.wants("features"):
             features |= {"graph_infrared": graph.infrared, "graph_visible": graph.visible}
-        return FusionOutput(fused=self.decoder(fused + graph.fused), features=features or None)
+        return SMFNetOutput(fused=self.decoder(fused + graph.fused), features=features or None)
 
     def reconstruct(self, infrared: Tensor, visible: Tensor) -> Reconstruction:
         """Rebuild both inputs, each from its own three branches (phase I of the paper's training).

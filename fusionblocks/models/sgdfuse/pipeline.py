@@ -13,18 +13,9 @@ from torch import Tensor
 from fusionblocks.image.checks import check_pair, check_picture, check_values
 from fusionblocks.image.tiles import Parts, check_parts, in_parts
 from fusionblocks.models.base import evaluating
-from fusionblocks.models.noise_conditioned_unet import NoiseConditionedUNet
-from fusionblocks.models.schedules import (
-    PUBLISHED_STEPS,
-    SAMPLERS,
-    check_scheduler,
-    make_scheduler,
-    scheduler_name,
-    walk,
-)
-from fusionblocks.models.sgdfuse import AggregationHead, PreliminaryFusion, SGDFuse, network_of
-from fusionblocks.models.sgdfuse_output import SGDFusePipelineOutput, check_output_type, converted
-from fusionblocks.models.sgdfuse_sampling import (
+from fusionblocks.models.sgdfuse.network import AggregationHead, PreliminaryFusion, SGDFuse, network_of
+from fusionblocks.models.sgdfuse.pictures import SGDFusePipelineOutput, check_output_type, converted
+from fusionblocks.models.sgdfuse.sampling import (
     Generators,
     Sampled,
     check_mask,
@@ -33,6 +24,15 @@ from fusionblocks.models.sgdfuse_sampling import (
     one_for_each,
     sample,
 )
+from fusionblocks.models.sgdfuse.schedules import (
+    PUBLISHED_STEPS,
+    SAMPLERS,
+    check_scheduler,
+    make_scheduler,
+    scheduler_name,
+    walk,
+)
+from fusionblocks.models.sgdfuse.unet import NoiseConditionedUNet
 
 Callback = Callable[["SGDFusePipeline", int, float, dict[str, Tensor]], dict[str, Tensor] | None]
 

@@ -47,7 +47,7 @@ def beta_schedule(name: str, steps: int, start: float = BETA_START, end: float =
         Models* (2021) for cosine; *SGDFuse* (2025), function ``make_beta_schedule``.
 
     Example:
-        >>> from fusionblocks.models.schedules import beta_schedule
+        >>> from fusionblocks.models.sgdfuse.schedules import beta_schedule
         >>> beta_schedule("linear", 3, start=0.1, end=0.3)
         tensor([0.1000, 0.2000, 0.3000], dtype=torch.float64)
     """
@@ -75,7 +75,7 @@ def noise_levels(betas: Tensor) -> Tensor:
         ``(steps,)``, falling from nearly 1 (hardly any noise) towards 0, in the dtype of ``betas``.
 
     Example:
-        >>> from fusionblocks.models.schedules import beta_schedule, noise_levels
+        >>> from fusionblocks.models.sgdfuse.schedules import beta_schedule, noise_levels
         >>> round(float(noise_levels(beta_schedule("linear", 1000))[-1]) ** 2, 4)
         0.0066
     """
@@ -162,7 +162,7 @@ def walk(scheduler: Any, steps: int, strength: float = 1.0) -> Sampling:
 
     Example:
         >>> from fusionblocks.models import make_scheduler
-        >>> from fusionblocks.models.schedules import walk
+        >>> from fusionblocks.models.sgdfuse.schedules import walk
         >>> walk(make_scheduler("dpm-solver++"), steps=25, strength=0.16).timesteps
         [159, 119, 79, 39]
     """
@@ -204,7 +204,7 @@ def sampling(name: str = "ddim", steps: int = 25, strength: float = 1.0) -> Samp
         Sample Steps are Flawed* (2024) for trailing steps.
 
     Example:
-        >>> from fusionblocks.models.schedules import sampling
+        >>> from fusionblocks.models.sgdfuse.schedules import sampling
         >>> sampling("ddim", steps=25, strength=0.16).timesteps
         [159, 119, 79, 39]
     """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fusionblocks.models.checkpoints import convert_keys, is_state
+from fusionblocks.models.published import convert_keys, is_state
 
 RENAMES = (
     # the encoders: a stem of their own, then the ResNet without its first convolution

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fusionblocks.image import crop, pad_to_multiple
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.tiles import Parts, in_parts
-from fusionblocks.models.schedules import Sampling
+from fusionblocks.models.sgdfuse.schedules import Sampling
 
 # B batch, H and W the pair's size, h and w the next multiples that the U-Net can halve;
 # a picture has values in [0, 1], a signed picture, as the diffusion sees it, in [-1, 1]

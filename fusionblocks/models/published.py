@@ -1,6 +1,6 @@
-"""The published checkpoints: one module a network says how its authors' keys map to ours.
+"""The published checkpoints: the file ``checkpoint.py`` of a network says how its authors' keys map to ours.
 
-Each module ``fusionblocks.models.checkpoints.<network>`` defines
+It defines
 
 ``unwrap(checkpoint) -> dict[str, Tensor] | None``
     Takes what the authors' file holds and returns one flat state dict of published keys, or ``None`` when the

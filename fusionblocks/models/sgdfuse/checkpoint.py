@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fusionblocks.models.checkpoints import convert_keys, is_state
+from fusionblocks.models.published import convert_keys, is_state
 
 PARTS = ("denoiser",)
 """The network's parts that the authors' files hold; the others stay at their initial values, with a warning."""

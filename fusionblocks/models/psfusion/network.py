@@ -22,7 +22,7 @@ from fusionblocks.blocks.scene_fidelity import ImageHead, SceneFidelityPath
 from fusionblocks.blocks.sdfm import SDFM
 from fusionblocks.blocks.semantic_injection import SemanticInjection
 from fusionblocks.image import check_pair, crop, pad_to_multiple
-from fusionblocks.models.base import FusionModel, FusionOutput
+from fusionblocks.models.base import FusionModel, FusionOutput, fusion_output
 
 # B batch, H and W the padded picture's size, a multiple of 32
 
@@ -85,6 +85,26 @@ class FunnelResNet(nn.Module):
             x = stage(x)
             levels.append(x)
         return levels
+
+
+@fusion_output
+class PSFusionOutput(FusionOutput):
+    """What :class:`PSFusion` returns.
+
+    Args:
+        fused: The fused luma ``(B, 1, H, W)``, about [0, 1].
+        segmentation: Class logits ``(B, classes, H, W)``.
+        binary: Background and foreground logits ``(B, 2, H, W)``.
+        boundary: Interior and boundary logits ``(B, 2, H, W)``.
+        visible: Reconstruction of the visible luma ``(B, 1, H, W)``.
+        infrared: Reconstruction of the infrared image ``(B, 1, H, W)``.
+    """
+
+    segmentation: Tensor | None = None
+    binary: Tensor | None = None
+    boundary: Tensor | None = None
+    visible: Tensor | None = None
+    infrared: Tensor | None = None
 
 
 def build_resnet(backbone: str, channels: tuple[int, ...] | None = None) -> ResNet:
@@ -162,7 +182,7 @@ class PSFusion(FusionModel):
         self.visible_path = SceneFidelityPath(scene)
         self.infrared_path = SceneFidelityPath(scene)
 
-    def forward(self, infrared: Tensor, visible: Tensor) -> FusionOutput:
+    def forward(self, infrared: Tensor, visible: Tensor) -> PSFusionOutput:
         """Fuse a pair.
 
         Args:
@@ -199,7 +219,7 @@ class PSFusion(FusionModel):
         scene = self.injections[2](scene, semantic)
         scene = self.restoration[1](scene)
 
-        output = FusionOutput(
+        output = PSFusionOutput(
             fused=self.fused_head(scene),
             **dict(zip(logits, predicted, strict=True)),
             visible=self.visible_path(scene) if self.wants("visible") else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fusionblocks.models.checkpoints import convert_keys, is_state
+from fusionblocks.models.published import convert_keys, is_state
 
 ENTRIES = ("DIDF_Encoder", "DIDF_Decoder", "BaseFuseLayer", "DetailFuseLayer", "GraphModel")
 

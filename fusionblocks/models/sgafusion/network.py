@@ -15,7 +15,7 @@ from fusionblocks.blocks.clip_query_attention import CLIPQueryAttention
 from fusionblocks.blocks.degradation_experts import DegradationExperts
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts
 from fusionblocks.image.checks import check_pair
-from fusionblocks.models.base import FusionModel, FusionOutput
+from fusionblocks.models.base import FusionModel, FusionOutput, fusion_output
 
 # B batch, H and W the picture's size at every depth (nothing is down-sampled), C channels of the first stage,
 # S width of the semantic embedding
@@ -92,6 +92,18 @@ class DegradationAwareEncoder(nn.Module):
         return features
 
 
+@fusion_output
+class SGAFusionOutput(FusionOutput):
+    """What :class:`SGAFusion` returns.
+
+    Args:
+        fused: The fused RGB picture ``(B, 3, H, W)``, about [0, 1].
+        segmentation: Class logits ``(B, classes, H, W)``; None where they are not wanted.
+    """
+
+    segmentation: Tensor | None = None
+
+
 class SGAFusion(FusionModel):
     """Semantic-guided adaptive fusion: a CLIP embedding of the visible picture steers the fusion of both.
 
@@ -147,7 +159,7 @@ class SGAFusion(FusionModel):
         self.segmentation_head = nn.Conv2d(shallow, config.num_classes, 1)
         self.fusion_head = nn.Conv2d(shallow, 3, 3, padding=1)
 
-    def forward(self, infrared: Tensor, visible: Tensor, semantic: Tensor | None = None) -> FusionOutput:
+    def forward(self, infrared: Tensor, visible: Tensor, semantic: Tensor | None = None) -> SGAFusionOutput:
         """Fuse a pair.
 
         Args:
@@ -175,7 +187,7 @@ class SGAFusion(FusionModel):
         # selective skip connection: the third stage of both joins what is decoded, (B, 4C, H, W)
         decoded = self.decoder[1](self._decoded_guided(both, semantic)) + skip
         segmentation = self.segmentation_head(decoded) if self.wants("segmentation") else None
-        return FusionOutput(fused=self.fusion_head(decoded), segmentation=segmentation)
+        return SGAFusionOutput(fused=self.fusion_head(decoded), segmentation=segmentation)
 
     def _decoded_guided(self, both: Tensor, semantic: Tensor) -> Tensor:
         """Return what the decoder's first block makes of both pictures' features beside what the embedding says."""

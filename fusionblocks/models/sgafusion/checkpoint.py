@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fusionblocks.models.checkpoints import convert_keys, is_state
+from fusionblocks.models.published import convert_keys, is_state
 
 # Names that no other network's checkpoint has.
 CHARACTERISTIC = ("resnet.moe1.", "conv_block4.2.gating_network.", "cross.cross_attention.")

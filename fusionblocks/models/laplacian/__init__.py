@@ -1,0 +1,5 @@
+"""The classical Laplacian pyramid."""
+
+from fusionblocks.models.networks import lazily
+
+__getattr__, __dir__ = lazily("laplacian", __name__)
