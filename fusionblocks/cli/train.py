@@ -142,7 +142,7 @@ def _open_data(
 ) -> tuple[Any, Any]:
     """Return the pairs to learn from and those to judge by."""
     from fusionblocks.data import open_dataset
-    from fusionblocks.training.masks import WithMasks
+    from fusionblocks.training.mask_files import WithMasks
 
     unpaired: Any = "skip" if skip else "error"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
-    "CLASS_NAMES": ".synthetic",
+    "CLASS_NAMES": ".synthetic.scenes",
     "Compose": ".transforms",
     "DEGRADATIONS": ".degradations",
     "DegradedPictures": ".labelled",
@@ -16,7 +16,7 @@ _MODULES = {
     "LAYOUTS": ".layouts",
     "LabelledPictures": ".labelled",
     "Layout": ".layouts",
-    "MASKS": ".masks",
+    "MASKS": ".label_masks",
     "PairedCrop": ".transforms",
     "PairedDegrade": ".transforms",
     "PairedFlip": ".transforms",
@@ -25,17 +25,17 @@ _MODULES = {
     "PairedTransform": ".transforms",
     "ResumableSampler": ".sampling",
     "StreamedPairs": ".streaming",
-    "SyntheticScene": ".synthetic",
+    "SyntheticScene": ".synthetic.scenes",
     "UnpairedError": ".paired",
-    "boundary_mask": ".masks",
+    "boundary_mask": ".label_masks",
     "class_folders": ".labelled",
-    "class_mask": ".masks",
+    "class_mask": ".label_masks",
     "degrade": ".degradations",
     "hold_out": ".labelled",
     "match_folders": ".pairs",
     "open_dataset": ".layouts",
     "pair_folders": ".pairs",
-    "synthetic_scene": ".synthetic",
+    "synthetic_scene": ".synthetic.scenes",
 }
 
 __all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusionblocks.data.masks import boundary_mask, class_mask
+from fusionblocks.data.label_masks import boundary_mask, class_mask
 from fusionblocks.data.pairs import ImageGroup
 from fusionblocks.image import array_to_tensor, luma, read_image
 from fusionblocks.image.labels import VOID, with_void

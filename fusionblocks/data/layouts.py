@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fusionblocks.data._reading import PACKED
+from fusionblocks.data.label_masks import MASKS
 from fusionblocks.data.labelled import check_known
-from fusionblocks.data.masks import MASKS
 from fusionblocks.data.paired import PairedImages
 from fusionblocks.data.pairs import ImageGroup, match_folders, natural_key
 from fusionblocks.image import READABLE_SUFFIXES

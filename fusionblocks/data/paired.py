@@ -16,8 +16,8 @@ from fusionblocks._support.numbers import check_whole
 from fusionblocks.data._cache import PictureCache
 from fusionblocks.data._draws import Draw, generator_of
 from fusionblocks.data._reading import PACKED, PairReader, finished
+from fusionblocks.data.label_masks import MASKS
 from fusionblocks.data.labelled import check_known
-from fusionblocks.data.masks import MASKS
 from fusionblocks.data.pairs import ImageGroup, match_folders
 from fusionblocks.data.transforms import Compose, PairedTransform
 from fusionblocks.image import check_range

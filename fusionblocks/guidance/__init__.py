@@ -5,11 +5,11 @@ from __future__ import annotations
 from fusionblocks._lazy import lazy_attributes
 
 _MODULES: dict[str, str] = {
-    "CLIPDegradationClassifier": ".clip",
-    "DegradationOutput": ".clip",
-    "SAMMasks": ".sam",
-    "SAMPrompts": "._sam_prompts",
-    "SegmentedMasks": ".sam",
+    "CLIPDegradationClassifier": ".clip.classifier",
+    "DegradationOutput": ".clip.classifier",
+    "SAMMasks": ".sam.masks",
+    "SAMPrompts": ".sam.prompts",
+    "SegmentedMasks": ".sam.masks",
     "add_lora": ".lora",
     "load_lora": ".lora",
     "lora_state_dict": ".lora",

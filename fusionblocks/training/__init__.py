@@ -11,7 +11,7 @@ _MODULES = {
     "Recipe": ".recipe",
     "ScheduleRecipe": ".recipe",
     "ValidationRecipe": ".recipe",
-    "WithMasks": ".masks",
+    "WithMasks": ".mask_files",
     "class_accuracy": ".guidance",
     "list_recipes": ".recipe",
     "load_recipe": ".recipe",

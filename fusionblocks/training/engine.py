@@ -20,10 +20,10 @@ from fusionblocks.training.batches import seeded
 from fusionblocks.training.checkpoints import Checkpoints, name_of, random_states, set_random_states, to_cpu
 from fusionblocks.training.journal import Journal
 from fusionblocks.training.learning import build_optimizer, check_parts, freeze_all_but, open_average
+from fusionblocks.training.learning_rates import learning_rate
 from fusionblocks.training.objectives import Objective, build_objective, check_inputs, objective_class
 from fusionblocks.training.processes import gather_objects, move
 from fusionblocks.training.recipe import PhaseRecipe, Recipe
-from fusionblocks.training.schedules import learning_rate
 from fusionblocks.training.sources import Place, Step, open_source
 from fusionblocks.training.transforms import transforms_of
 from fusionblocks.training.validation import validate

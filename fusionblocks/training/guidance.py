@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusionblocks.training.learning_rates import learning_rate
 from fusionblocks.training.processes import open_accelerator
 from fusionblocks.training.recipe import ScheduleRecipe
-from fusionblocks.training.schedules import learning_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

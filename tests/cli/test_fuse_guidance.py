@@ -81,7 +81,7 @@ def test_clip_guides_a_folder_of_pairs_and_is_cached(pairs, network, clip, tmp_p
 
 def test_an_untrained_head_is_said(pairs, network, clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "fusionblocks.guidance.clip.CLIPDegradationClassifier.__init__.__defaults__", ("tiny-clip", None)
+        "fusionblocks.guidance.clip.classifier.CLIPDegradationClassifier.__init__.__defaults__", ("tiny-clip", None)
     )
     code, output = run(*pairs, "--checkpoint", network, "--guidance", "clip", "--output", tmp_path / "fused")
     assert code == 0, output

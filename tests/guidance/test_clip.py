@@ -9,9 +9,9 @@ from torch import nn
 from fusionblocks import create_model, load_official
 from fusionblocks.data import DEGRADATIONS
 from fusionblocks.guidance import CLIPDegradationClassifier, lora_state_dict, merge_lora
-from fusionblocks.guidance._clip_prompts import PROMPTS
-from fusionblocks.guidance._preprocessing import prepare
-from fusionblocks.guidance.clip import DEFAULT_CLASSES
+from fusionblocks.guidance.clip.classifier import DEFAULT_CLASSES
+from fusionblocks.guidance.clip.preprocessing import prepare
+from fusionblocks.guidance.clip.prompts import PROMPTS
 from fusionblocks.guidance.lora import updates
 from tests.guidance.towers import tiny_clip, tiny_tower
 from tests.helpers.golden import FORWARD, assert_close, load_case, rule_weight

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from fusionblocks.guidance import CLIPDegradationClassifier
-from fusionblocks.guidance import _clip_loading as loading
-from fusionblocks.guidance._torchscript import read_torchscript
+from fusionblocks.guidance.clip import loading
+from fusionblocks.guidance.clip.torchscript import read_torchscript
 from tests.guidance.towers import tiny_clip, tiny_tower
 
 MODEL = "ViT-B-32-quickgelu"

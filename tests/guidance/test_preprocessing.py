@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fusionblocks.data import synthetic_scene
-from fusionblocks.guidance._preprocessing import CLIP_DEFAULTS, prepare
+from fusionblocks.guidance.clip.preprocessing import CLIP_DEFAULTS, prepare
 
 SIZES = [(96, 128), (128, 96), (301, 223), (223, 401), (60, 33), (224, 224)]
 LEVEL = 1 / 255

@@ -11,10 +11,10 @@ from fusionblocks import create_model
 from fusionblocks.losses import PRESETS, FusionLoss
 from fusionblocks.training import list_recipes, load_recipe, read_log, train
 from fusionblocks.training.learning import build_optimizer, check_parts
+from fusionblocks.training.learning_rates import learning_rate
 from fusionblocks.training.objectives import build_objective, objective_class
 from fusionblocks.training.plain import parse_value
 from fusionblocks.training.recipe import Recipe, ScheduleRecipe
-from fusionblocks.training.schedules import learning_rate
 from tests.training.scenes import scenes, small_recipe
 
 # by how much the mean loss of the last steps must lie below that of the first, for each phase

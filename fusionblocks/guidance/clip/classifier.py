@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict
 from fusionblocks.blocks.checks import check_positive
-from fusionblocks.guidance import _clip_towers as towers
 from fusionblocks.guidance._adapters import read_adapters, write_adapters
 from fusionblocks.guidance._cache import DiskCache, Fingerprint, content_key
-from fusionblocks.guidance._clip_loading import load_clip, split_published
-from fusionblocks.guidance._clip_prompts import class_embeddings
-from fusionblocks.guidance._preprocessing import PREPROCESSING, prepare
+from fusionblocks.guidance.clip import towers
+from fusionblocks.guidance.clip.loading import load_clip, split_published
+from fusionblocks.guidance.clip.preprocessing import PREPROCESSING, prepare
+from fusionblocks.guidance.clip.prompts import class_embeddings
 from fusionblocks.guidance.lora import add_lora, is_merged, load_lora, lora_state_dict, unmerge_lora, updates
 from fusionblocks.image.checks import check_picture
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusionblocks.data._canvas import (
+from fusionblocks.data.synthetic.canvas import (
     CAR,
     LAMP,
     PERSON,
@@ -21,7 +21,7 @@ from fusionblocks.data._canvas import (
     colour,
     smoothstep,
 )
-from fusionblocks.data._materials import dots, lettering
+from fusionblocks.data.synthetic.materials import dots, lettering
 
 
 @dataclass(frozen=True)

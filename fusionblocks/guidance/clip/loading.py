@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict, read_checkpoint
 from fusionblocks._support.names import closest
-from fusionblocks.guidance._torchscript import is_torchscript, read_torchscript
+from fusionblocks.guidance.clip.torchscript import is_torchscript, read_torchscript
 
 HUB_CONFIG = "open_clip_config.json"
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")

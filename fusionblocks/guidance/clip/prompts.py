@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionblocks.guidance._clip_loading import quiet
+from fusionblocks.guidance.clip.loading import quiet
 
 #: What a picture of each class is called in ``CLIPDegradationClassifier.zero_shot``.
 PROMPTS: Mapping[str, tuple[str, ...]] = {

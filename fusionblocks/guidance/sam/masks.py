@@ -14,9 +14,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from fusionblocks.guidance._cache import DiskCache, Fingerprint, content_key
-from fusionblocks.guidance._sam_loading import load_sam, with_timm_encoder
-from fusionblocks.guidance._sam_prompts import LocatedPrompts, SAMPrompts, locate, predict
 from fusionblocks.guidance.mask_maps import check_encoding, masks_to_map
+from fusionblocks.guidance.sam.loading import load_sam, with_timm_encoder
+from fusionblocks.guidance.sam.prompts import LocatedPrompts, SAMPrompts, locate, predict
 from fusionblocks.image.checks import check_pair, check_picture, check_values
 
 ENCODERS = ("segment_anything", "timm")

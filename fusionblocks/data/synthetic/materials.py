@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusionblocks.data._canvas import (
+from fusionblocks.data.synthetic.canvas import (
     BUILDING,
     GROUND,
     SIGN,

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from fusionblocks.data._canvas import Camera, Canvas, Colour, Texture
-from fusionblocks.data._materials import Facade, Street, Yard, sign, sky, wall
-from fusionblocks.data._objects import Car, Light, Person, hedge, post, tree, wall_lamp
+from fusionblocks.data.synthetic.canvas import Camera, Canvas, Colour, Texture
+from fusionblocks.data.synthetic.materials import Facade, Street, Yard, sign, sky, wall
+from fusionblocks.data.synthetic.objects import Car, Light, Person, hedge, post, tree, wall_lamp
 
 T = TypeVar("T")
 

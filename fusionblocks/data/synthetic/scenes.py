@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fusionblocks._support.numbers import check_number, check_whole
-from fusionblocks.data import _optics
-from fusionblocks.data._canvas import CLASS_NAMES, Array, Canvas, Texture
-from fusionblocks.data._layouts import cast_shadows, street, yard
+from fusionblocks.data.synthetic import optics
+from fusionblocks.data.synthetic.canvas import CLASS_NAMES, Array, Canvas, Texture
+from fusionblocks.data.synthetic.places import cast_shadows, street, yard
 
 __all__ = ["CLASS_NAMES", "SyntheticScene", "synthetic_scene"]
 
@@ -96,19 +96,19 @@ def synthetic_scene(
     canvas = Canvas(height * factor, width * factor, stage.camera)
     lights = stage.paint(canvas)
     cast_shadows(canvas, stage.people, lights)
-    linear = _optics.illuminate(canvas, lights, stage.ambient)
+    linear = optics.illuminate(canvas, lights, stage.ambient)
     for person in sorted(stage.people, key=lambda person: -person.z):
         person.paint(canvas, linear)
 
     frame = Canvas(height, width, stage.camera)
-    depth = _optics.pool(canvas.depth, factor)
+    depth = optics.pool(canvas.depth, factor)
     visible = _visible(
-        _optics.pool(linear, factor), canvas, frame, depth, factor, lights, haze, stage.air, stage.exposure
+        optics.pool(linear, factor), canvas, frame, depth, factor, lights, haze, stage.air, stage.exposure
     )
-    infrared = _infrared(_optics.pool(canvas.thermal, factor), depth, frame, haze)
-    visible = _optics.visible_noise(sensor_rng, visible, noise)
-    infrared = _optics.infrared_noise(sensor_rng, infrared, noise)
-    mask = _optics.labels(canvas.label, factor)
+    infrared = _infrared(optics.pool(canvas.thermal, factor), depth, frame, haze)
+    visible = optics.visible_noise(sensor_rng, visible, noise)
+    infrared = optics.infrared_noise(sensor_rng, infrared, noise)
+    mask = optics.labels(canvas.label, factor)
     return SyntheticScene(
         torch.from_numpy(np.clip(infrared, 0, 1)[None].astype(np.float32)),
         torch.from_numpy(np.clip(visible, 0, 1).astype(np.float32)),
@@ -122,21 +122,21 @@ def _visible(
     frame: Canvas,
     depth: Array,
     factor: int,
-    lights: list[_optics.Light],
+    lights: list[optics.Light],
     haze: float,
     air: tuple[float, float, float],
     exposure: float,
 ) -> Array:
-    wet = _optics.pool(canvas.wet, factor)
-    _optics.reflect(linear, wet, canvas.label[::factor, ::factor], frame, lights)
-    linear = _optics.veil(linear, depth, frame, lights, haze, air)
-    _optics.glare(linear, depth, frame, lights, haze)
-    bloom = _optics.blur(np.minimum(linear, 2.0), max(2.0, 0.02 * frame.frame))
+    wet = optics.pool(canvas.wet, factor)
+    optics.reflect(linear, wet, canvas.label[::factor, ::factor], frame, lights)
+    linear = optics.veil(linear, depth, frame, lights, haze, air)
+    optics.glare(linear, depth, frame, lights, haze)
+    bloom = optics.blur(np.minimum(linear, 2.0), max(2.0, 0.02 * frame.frame))
     linear = 0.93 * linear + 0.07 * bloom
-    return _optics.tone(_optics.blur(linear, 0.4), exposure)
+    return optics.tone(optics.blur(linear, 0.4), exposure)
 
 
 def _infrared(thermal: Array, depth: Array, frame: Canvas, haze: float) -> Array:
     through = np.exp(-(0.0008 + 0.004 * haze) * np.minimum(depth, 90.0))
     thermal = 0.2 + (thermal - 0.2) * through
-    return _optics.blur(thermal, max(0.4, 0.0017 * frame.frame))
+    return optics.blur(thermal, max(0.4, 0.0017 * frame.frame))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusionblocks.data._canvas import GROUND, Array, Canvas, Colour, colour
-from fusionblocks.data._objects import Light
+from fusionblocks.data.synthetic.canvas import GROUND, Array, Canvas, Colour, colour
+from fusionblocks.data.synthetic.objects import Light
 
 
 def illuminate(canvas: Canvas, lights: Sequence[Light], ambient: Colour) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.guidance._preprocessing import CLIP_DEFAULTS
+from fusionblocks.guidance.clip.preprocessing import CLIP_DEFAULTS
 
 
 def split_towers(model: nn.Module) -> tuple[nn.Module, nn.Module | None]:

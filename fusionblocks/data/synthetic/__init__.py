@@ -1,0 +1,1 @@
+"""Synthetic scenes: an aligned pair of a street or a yard, drawn from a seed, with its labels."""
