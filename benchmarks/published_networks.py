@@ -3,7 +3,7 @@
 ``publish`` takes a network built from blocks and exchanges every block that takes an exact shortcut for one that does
 not: attention makes normalised copies and whole matrices, the layer norm goes through a layout of positions by
 channels, consecutive convolutions run one after the other, a lone token is asked by every pixel, and the answers of
-all experts are kept until they are summed. All else in the blocks is what the papers' code does too. This is no copy
+all experts are kept until they are summed. All else in the blocks is what the papers' code does too. This is not a copy
 of that code, and times measured with it can differ from those of the authors' repositories.
 """
 

@@ -35,7 +35,7 @@ def keeps(cls: type, base: type) -> bool:
     """Whether a subclass changes nothing of what its base does: it may have another constructor, and names beside."""
     own = cls.__mro__[: cls.__mro__.index(base)]
     names = {name for part in own for name in vars(part)} - _NEUTRAL
-    # what the hub's mixin notes of every subclass is no behaviour
+    # what the hub's mixin notes of every subclass does not count as behaviour
     return not any(hasattr(base, name) for name in names if not name.startswith("_hub_mixin"))
 
 

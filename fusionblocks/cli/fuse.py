@@ -157,7 +157,7 @@ class _Guides:
         try:
             return np.load(file, allow_pickle=False).astype(np.float32)
         except (ValueError, EOFError) as error:
-            raise ValueError(f"--semantic {file} is no .npy array of numbers: {error}") from error
+            raise ValueError(f"--semantic {file} is not a .npy array of numbers: {error}") from error
 
     def of(self, name: str) -> dict[str, Any]:
         """Return the guidance of the pair called ``name``."""

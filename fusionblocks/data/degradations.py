@@ -13,7 +13,7 @@ from fusionblocks._support.names import closest
 from fusionblocks._support.numbers import check_number
 from fusionblocks.image import check_picture, check_values
 
-#: The kinds of :func:`degrade`, the class names of a classifier of degradations; ``"clean"`` is none of them.
+#: The kinds of :func:`degrade`, the class names of a classifier of degradations; ``"clean"`` is not among them.
 DEGRADATIONS = ("haze", "low_light", "over_exposure", "rain", "noise", "stripes", "low_contrast")
 
 # what strength 1 stands for

@@ -29,7 +29,7 @@ def boundary_mask(labels: Tensor, *, width: int = 1) -> Tensor:
         greater ``width``, whether such a pixel is less than ``width`` rows and columns away.
 
     Raises:
-        TypeError: If the labels are no tensor of integers, or ``width`` is not an integer.
+        TypeError: If the labels are not a tensor of integers, or ``width`` is not an integer.
         ValueError: If the labels have no rows and columns, or ``width`` is below 1.
 
     Example:
@@ -66,7 +66,7 @@ def class_mask(labels: Tensor, classes: Sequence[int]) -> Tensor:
         ``(..., H, W)`` of booleans.
 
     Raises:
-        TypeError: If the labels are no tensor of integers.
+        TypeError: If the labels are not a tensor of integers.
         ValueError: If the labels have no rows and columns.
 
     Example:

@@ -116,7 +116,7 @@ class LabelledPictures(Dataset[tuple[Tensor, int]]):
         seed: Of the mirroring.
 
     Raises:
-        ValueError: If there are no items, or on reading a picture that is none; the message names it.
+        ValueError: If there are no items, or a file is not a picture; the message names it.
 
     Example:
         >>> import torch

@@ -43,10 +43,10 @@ def read_adapters(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict
 
     source = Path(path)
     if source.is_file() and source.suffix != ".safetensors":
-        raise ValueError(f"{source} is no file of adapters, which end in .safetensors")
+        raise ValueError(f"{source} is not a file of adapters, which end in .safetensors")
     tensors = read_checkpoint(source)
     with safe_open(source, framework="pt") as file:
         metadata = file.metadata() or {}
     if "settings" not in metadata:
-        raise ValueError(f"{source} is no file of adapters: it says nothing of the settings they were trained in")
+        raise ValueError(f"{source} is not a file of adapters: it says nothing of the settings they were trained in")
     return tensors, json.loads(metadata["settings"])

@@ -23,7 +23,7 @@ from fusionblocks._support.files import whole_file
 
 SUFFIX = ".zip"
 MEMBER = "arrays.safetensors"
-# a temporary file this old was left by a process that is no more
+# a temporary file this old was left by a process that has ended
 STALE_SECONDS = 3600.0
 
 
@@ -34,7 +34,7 @@ def content_key(*arrays: Tensor | np.ndarray, **settings: Any) -> str:
     it. ``settings`` are what JSON can write: strings, numbers, booleans, None, lists and dicts of these.
 
     Raises:
-        TypeError: If an array is none, or a setting is not what JSON can write.
+        TypeError: If an argument is not an array, or a setting is not what JSON can write.
     """
     digest = hashlib.sha256()
     for array in arrays:

@@ -36,7 +36,7 @@ def masks_to_map(
         The uppermost mask's score, the IoU that SAM predicts for it.
     ``"edges"``
         1 on the outline of any mask: its pixels with one of their four neighbours outside it. The picture's border
-        is no outline.
+        is not an outline.
 
     Args:
         masks: ``(N, H, W)`` of booleans or zeros and ones; or what ``SamAutomaticMaskGenerator.generate`` returns, a
@@ -49,7 +49,7 @@ def masks_to_map(
         Float32 map ``(1, H, W)`` in [0, 1].
 
     Raises:
-        TypeError: If ``masks`` is none of these.
+        TypeError: If ``masks`` is of another type.
         ValueError: If the encoding is unknown, a shape or value is wrong, scores are missing, or the size is unknown.
 
     Example:

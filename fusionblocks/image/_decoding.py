@@ -71,7 +71,7 @@ def decode(file: BinaryIO, raw: bool = False, any_float: bool = False) -> np.nda
     for magic, opener in _OPENERS.items():
         if head.startswith(magic):
             return _decode_pillow(file, opener, raw)
-    raise ValueError("it is no PNG, TIFF, JPEG or BMP picture")
+    raise ValueError("it is not a PNG, TIFF, JPEG or BMP picture")
 
 
 def pixels(image: Image.Image, raw: bool = False) -> np.ndarray:

@@ -53,7 +53,7 @@ def array_to_tensor(
         limits: The values, in the array's own units, that become 0 and 1; what lies beyond is clipped.
 
     Raises:
-        TypeError: If the dtype is none of these.
+        TypeError: If it is of another dtype.
         ValueError: If the shape is not a picture's, or float values are not finite or not in [0, 1].
 
     Example:

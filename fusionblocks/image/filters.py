@@ -187,7 +187,7 @@ def add_border(x: Tensor, radius: int, border: Border) -> Tensor:
 def separable(x: Tensor, kernel: Tensor) -> Tensor:
     """Filter the height and the width of ``(..., H, W)`` with a symmetric kernel, where it fits entirely.
 
-    Autocast stays out of it: a blur rounded to eight bits is no blur, and a variance made of it no variance.
+    Autocast stays out of it: rounded to eight bits, a blur and a variance would be wrong.
     """
     with no_autocast(x.device.type):
         planes = x.reshape(-1, 1, *x.shape[-2:])

@@ -38,7 +38,7 @@ def read_image(path: str | os.PathLike[str], *, raw: bool = False, any_float: bo
 
     Args:
         path: The file; its content decides how it is read, not its suffix.
-        raw: Leave the samples of a picture of 8 bits or fewer as they lie, for files whose values are no colours: the
+        raw: Leave the samples of a picture of 8 bits or fewer as they lie, for files whose values are not colours: the
             indices of a palette instead of its colours, gray of 1, 2 or 4 bits not spread to 255, and alpha as a fourth
             channel.
         any_float: Take a float TIFF of any values, such as degrees; otherwise they must lie in [0, 1].
@@ -87,7 +87,7 @@ def image_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
         ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float image.
 
     Raises:
-        TypeError: ``image`` is no PIL image.
+        TypeError: ``image`` is not a PIL image.
         ValueError: The image has no pixels, another mode, or its file is damaged.
 
     Example:

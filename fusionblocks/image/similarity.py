@@ -40,8 +40,8 @@ def ssim(
 
     Raises:
         TypeError: A picture is not a tensor, or not of a floating-point dtype.
-        ValueError: The shapes differ or are no pictures', a picture is smaller than the window, or an option is
-            out of range.
+        ValueError: The shapes differ or are not those of pictures, a picture is smaller than the window, or an option
+            is out of range.
 
     Reference:
         Image Quality Assessment: From Error Visibility to Structural Similarity (2004).
@@ -83,8 +83,8 @@ def ssim_map(
 
     Raises:
         TypeError: A picture is not a tensor, or not of a floating-point dtype.
-        ValueError: The shapes differ or are no pictures', a picture is smaller than the window, or an option is
-            out of range.
+        ValueError: The shapes differ or are not those of pictures, a picture is smaller than the window, or an option
+            is out of range.
 
     Reference:
         Image Quality Assessment: From Error Visibility to Structural Similarity (2004).

@@ -26,10 +26,11 @@ BAD_LINES = 0.05
 def thermal_limits(counts: np.ndarray) -> tuple[float, float]:
     """Return the counts of a 16-bit thermal picture that become black and white.
 
-    They are the percentiles 0.5 and 99.5 of the scene. What is no scene does not count: pixels without data, of the
-    extreme codes 0 and 65535 where these stand apart from all others, dead or hot pixels, up to clusters of two by two,
-    and whole dead rows and columns, side by side or not. Up to a twentieth of the picture may be bad. Black and white
-    lie at least 128 counts apart, and 32 times the sensor's noise, so that the noise of a flat scene stays noise.
+    They are the percentiles 0.5 and 99.5 of the scene. What does not belong to the scene does not count: pixels without
+    data, of the extreme codes 0 and 65535 where these stand apart from all others, dead or hot pixels, up to clusters
+    of two by two, and whole dead rows and columns, side by side or not. Up to a twentieth of the picture may be bad.
+    Black and white lie at least 128 counts apart, and 32 times the sensor's noise, so that the noise of a flat scene
+    stays noise.
 
     Args:
         counts: uint16 ``(H, W)``, or ``(H, W, C)`` whose channels are averaged.
@@ -119,7 +120,7 @@ def check_range(name: str, limits: Any) -> tuple[float, float]:
 
 
 def _with_data(counts: np.ndarray) -> tuple[float, float]:
-    """Return the smallest and the largest count that may be the scene's: an extreme code that stands apart is none."""
+    """Return the smallest and the largest count of the scene, without extreme codes that stand apart."""
     inner = counts[(counts > 0) & (counts < 65535)]
     first, last = 0.0, 65535.0
     if inner.size < max(0.01 * counts.size, 16):

@@ -20,7 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Tensor])
 def full_precision(function: Function) -> Function:
     """Let a function compute in the widest dtype of its inputs, float32 at least, and keep autocast out of it.
 
-    A sum of squares overflows float16, and a variance made of bfloat16 is none.
+    A sum of squares overflows float16, and a variance made of bfloat16 is wrong.
     """
 
     @functools.wraps(function)

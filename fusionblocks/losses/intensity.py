@@ -32,7 +32,7 @@ def intensity_max_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tens
 
     A fused luma is compared with the maximum of the infrared picture and the visible luma (SMFNet). A fused RGB picture
     takes, where the infrared picture is brighter than the *mean* of the visible channels, the infrared value in all
-    three channels, elsewhere the visible colour (SGAFusion). There is no second derivative but 0.
+    three channels, elsewhere the visible colour (SGAFusion). The second derivative is 0.
 
     Args:
         fused: ``(B, 1, H, W)`` luma or ``(B, 3, H, W)`` RGB, about [0, 1].

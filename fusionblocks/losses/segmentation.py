@@ -35,7 +35,7 @@ def cross_entropy_loss(segmentation: Tensor, labels: Tensor, *, ignore_index: in
 
     Raises:
         TypeError: An argument is not a tensor or has an unfit dtype.
-        ValueError: The shapes do not fit, or a label is no class (found on the CPU; a GPU is not made to wait).
+        ValueError: The shapes do not fit, or a label is not a class (found on the CPU; a GPU is not made to wait).
 
     Reference:
         *SGAFusion* (2025), its training script.
@@ -83,7 +83,7 @@ def ohem_cross_entropy_loss(
 
     Raises:
         TypeError: An argument is not a tensor or has an unfit dtype.
-        ValueError: The shapes do not fit, an option is out of range, or a label is no class (found on the CPU; a GPU
+        ValueError: The shapes do not fit, an option is out of range, or a label is not a class (found on the CPU; a GPU
             is not made to wait).
 
     Reference:
@@ -136,7 +136,7 @@ def two_class_loss(
 
     Raises:
         TypeError: An argument is not a tensor or has an unfit dtype.
-        ValueError: The shapes do not fit, the weights are no two positive numbers, or a label is none of 0, 1 and
+        ValueError: The shapes do not fit, the weights are not two positive numbers, or a label is not 0, 1 or
             255 (found on the CPU; a GPU is not made to wait).
 
     Reference:

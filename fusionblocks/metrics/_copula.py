@@ -64,7 +64,7 @@ def _distribution(x: Tensor) -> Tensor:
 def _correlation(x: Tensor, y: Tensor) -> Tensor:
     x, y = x - x.mean(0), y - y.mean(0)
     energy = (x * x).sum(0) * (y * y).sum(0)
-    varies = energy > 1e-28  # what rounding leaves of a flat window is none
+    varies = energy > 1e-28  # a flat window does not vary, whatever rounding leaves of it
     return torch.where(varies, (x * y).sum(0) / torch.where(varies, energy, 1).sqrt(), 0)
 
 

@@ -92,7 +92,7 @@ def peak_signal_to_noise_ratio(
         error = (norm_a + norm_b) / (2 * f[0].numel())
     else:
         error = _mean_squared_error(f, a, b)
-    # without noise the ratio is infinite, whatever the peak: two black pictures are no 0 / 0
+    # without noise the ratio is infinite, whatever the peak: two black pictures do not give 0 / 0
     exact = error == 0
     return torch.where(exact, torch.inf, 10 * torch.log10(peak.square() / torch.where(exact, 1, error)))
 

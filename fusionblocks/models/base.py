@@ -121,7 +121,7 @@ def build_config(config_class: type[Config], config: Config | None, options: Map
     """Return ``config`` with ``options`` replaced, refusing keywords that the dataclass does not know.
 
     Raises:
-        TypeError: If ``config`` is no ``config_class`` or an option is unknown (the closest match is offered).
+        TypeError: If ``config`` is not a ``config_class`` or an option is unknown (the closest match is offered).
     """
     if config is None:
         config = config_class()
@@ -161,7 +161,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 def copied(model: Module) -> Module:
-    """Return a deep copy of a module; guides are shared, for they are no part of their networks and may be large."""
+    """Return a deep copy of a module; guides are shared, for they do not belong to their networks and may be large."""
     guides = [guide for part in model.modules() if isinstance(part, FusionModel) for guide in part._guide]
     return copy.deepcopy(model, {id(guide): guide for guide in guides})
 

@@ -210,7 +210,7 @@ def _keys(name: str, config: dict[str, Any]) -> set[str]:
 
 
 def _published(name: str, content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return a part as the authors' file of a network would be, None if it is none."""
+    """Return a part as the authors' file of a network would be, None if it cannot be one."""
     layout = layout_of(name)
     if layout is None:
         return None

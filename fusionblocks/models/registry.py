@@ -57,7 +57,7 @@ def _of_package(entry: EntryPoint) -> type[FusionModel]:
     except Exception as error:
         raise ValueError(f"the network {entry.name!r} of {entry.value} cannot be imported: {error}") from error
     if not (isinstance(network, type) and issubclass(network, FusionModel)):
-        raise ValueError(f"the network {entry.name!r} of {entry.value} is no subclass of FusionModel")
+        raise ValueError(f"the network {entry.name!r} of {entry.value} is not a subclass of FusionModel")
     return network
 
 

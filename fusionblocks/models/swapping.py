@@ -58,7 +58,7 @@ def swap(
     if not callable(factory):
         raise TypeError(f"factory must be callable, from an old block to a new one, got {type(factory).__name__}")
     if hasattr(model, "optimization"):
-        raise ValueError("model is an optimized copy, whose blocks are no longer themselves: swap in the original")
+        raise ValueError("model is an optimized copy, whose blocks have been rewritten: swap in the original")
 
     swapped = copied(model)
     places = _places(swapped, block)

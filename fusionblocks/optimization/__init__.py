@@ -77,7 +77,7 @@ def optimize(
 
     Raises:
         TypeError: If ``model`` is not a module, ``outputs`` is a string, or ``cuda_graph`` is not a bool.
-        ValueError: If ``dtype`` is another one, or ``outputs`` names something that is no output, or ``model`` has
+        ValueError: If ``dtype`` is another one, or ``outputs`` names something that is not an output, or ``model`` has
             none of these.
 
     Example:

@@ -85,7 +85,7 @@ class CudaGraphs:
         return function(*args, **kwargs)
 
     def _recording(self, function: Callable[..., Any], leaves: list[Any], structure: TreeSpec) -> Recording | str:
-        """Return the recording for these inputs, made now if there is none, or why there is none."""
+        """Return the recording for these inputs, made now if need be, or the reason why it cannot be made."""
         key = (str(structure), switches(), *(kind(x) for x in leaves))
         found = self._recordings.get(key)
         if found is None:

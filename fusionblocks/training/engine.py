@@ -189,7 +189,7 @@ class _Phase:
         self.per_epoch = self.source.steps_per_epoch
         self.steps = recipe.steps or (recipe.epochs or 0) * self.per_epoch
         self.objective.to(self.accelerator.device).train()
-        for guide in getattr(network, "_guide", ()):  # which is no part of the network
+        for guide in getattr(network, "_guide", ()):  # which does not belong to the network
             if isinstance(guide, nn.Module):
                 guide.to(self.accelerator.device)
         freeze_all_but(network, recipe.parts)

@@ -19,7 +19,7 @@ def parse_value(text: str) -> Any:
     try:
         return yaml.load(text, _loader())
     except yaml.YAMLError as error:
-        raise ValueError(f"{text!r} is no YAML value: {error}") from error
+        raise ValueError(f"{text!r} is not a YAML value: {error}") from error
 
 
 def build(kind: Any, values: Any, where: str) -> Any:

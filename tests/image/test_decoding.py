@@ -256,8 +256,8 @@ def test_no_such_file_and_folders(tmp_path: Path) -> None:
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
     refusal(tmp_path, b"", "the file is empty")
-    refusal(tmp_path, b"hello, world\n" * 20, "it is no PNG, TIFF, JPEG or BMP picture")
-    refusal(tmp_path, saved(Image.fromarray(GRAY8), "GIF"), "it is no PNG, TIFF, JPEG or BMP picture")
+    refusal(tmp_path, b"hello, world\n" * 20, "it is not a PNG, TIFF, JPEG or BMP picture")
+    refusal(tmp_path, saved(Image.fromarray(GRAY8), "GIF"), "it is not a PNG, TIFF, JPEG or BMP picture")
     refusal(tmp_path, b"\x89PNG\r\n\x1a\n" + b"junk" * 20, "")
     refusal(tmp_path, b"\xff\xd8\xff" + b"junk" * 20, "")
     refusal(tmp_path, b"BM" + b"junk" * 20, "")

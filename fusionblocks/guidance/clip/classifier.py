@@ -199,7 +199,8 @@ class CLIPDegradationClassifier(nn.Module):
 
         Raises:
             FileNotFoundError: If the file or the tower's weights are missing.
-            ValueError: If the file is none of adapters, or was saved for a tower that the caller built and has none.
+            ValueError: If the file does not hold adapters, or it was saved for a tower that the caller built and this
+                classifier has none.
 
         Example:
             >>> from fusionblocks.guidance import CLIPDegradationClassifier

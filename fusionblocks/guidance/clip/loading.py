@@ -86,7 +86,7 @@ def find_weights(model_name: str, pretrained: str | os.PathLike[str]) -> tuple[P
             f"tags {', '.join(tags)} or 'hf-hub:owner/name'"
         )
     raise ValueError(
-        f"pretrained={name!r} is no tag of {model_name!r}{closest(name, tags, '; {}')}; known: "
+        f"pretrained={name!r} is not a tag of {model_name!r}{closest(name, tags, '; {}')}; known: "
         f"{', '.join(tags) or 'none'}; a local file or 'hf-hub:owner/name' serves too"
     )
 
@@ -146,7 +146,8 @@ def split_published(checkpoint: str | os.PathLike[str] | Mapping[str, Any]) -> t
     expected = {f"{layer}.{leaf}" for layer in PUBLISHED_HEADS for leaf in ("weight", "bias")}
     if not expected <= set(state):
         raise ValueError(
-            f"{source} is no state dict of SGAFusion's classifier: it has no {', '.join(sorted(expected - set(state)))}"
+            f"{source} is not a state dict of SGAFusion's classifier: "
+            f"it has no {', '.join(sorted(expected - set(state)))}"
         )
     clip, heads = {}, {}
     for key, value in state.items():

@@ -39,7 +39,7 @@ def load_sam(name: str, checkpoint: str | Path | None) -> Any:
         )
     state = read_checkpoint(checkpoint)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"checkpoint {checkpoint} is no state dict of SAM {name!r}: expected one like {file}")
+        raise ValueError(f"checkpoint {checkpoint} is not a state dict of SAM {name!r}: expected one like {file}")
 
     from segment_anything import sam_model_registry
 

@@ -62,7 +62,7 @@ class SAMMasks(nn.Module):
 
     Raises:
         FileNotFoundError: If the weights are not there; the message says where their publisher offers them.
-        TypeError: If ``model`` or ``prompts`` is none of these.
+        TypeError: If ``model`` or ``prompts`` is of another type.
         ValueError: If a file holds other weights or code, or an option is unknown or out of its range.
 
     Reference:

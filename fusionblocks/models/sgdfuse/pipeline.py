@@ -54,7 +54,7 @@ class SGDFusePipeline(DiffusionPipeline):
         strength: Share of the steps that refine the first fusion, in (0, 1], unless a call says otherwise.
 
     Raises:
-        TypeError: If a module is none of diffusers' models, or the scheduler is not over discrete steps.
+        TypeError: If a module is not one of diffusers' models, or the scheduler is not over discrete steps.
         ValueError: If the scheduler wants another prediction than the noise.
 
     Reference:
@@ -108,7 +108,7 @@ class SGDFusePipeline(DiffusionPipeline):
             The pipeline. What is trained in the network is trained in the pipeline.
 
         Raises:
-            TypeError: If ``model`` is no :class:`~fusionblocks.SGDFuse`.
+            TypeError: If ``model`` is not a :class:`~fusionblocks.SGDFuse`.
             ValueError: If the scheduler's name is unknown.
         """
         if not isinstance(model, SGDFuse):
@@ -129,7 +129,7 @@ class SGDFusePipeline(DiffusionPipeline):
         """Return the network of the pipeline's own modules and its guide.
 
         Raises:
-            ValueError: If the scheduler is none of those that the network's configuration knows by name.
+            ValueError: If the network's configuration has no name for the scheduler.
         """
         sampler = scheduler_name(self.scheduler)
         if sampler is None:

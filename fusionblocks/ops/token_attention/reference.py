@@ -11,9 +11,9 @@ from fusionblocks.ops.cross_attention.reference import cross_attention
 def token_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
     """Compute ``softmax(scale * query @ key.T) @ value``."""
     width, value_width = query.shape[-1], value.shape[-1]
-    # So few queries that their weights are no larger than the keys or the values: two matrix products take these in
-    # whatever strides they come, where PyTorch's fused attention would first turn all of them into rows, and on a GPU
-    # give all keys to a few of its cores. Narrow dtypes would round the logits.
+    # So few queries that their weights are at most as large as the keys or the values: two matrix products take these
+    # in whatever strides they come, where PyTorch's fused attention would first turn all of them into rows, and on a
+    # GPU give all keys to a few of its cores. Narrow dtypes would round the logits.
     # They also differentiate twice, which the fused attention does not.
     few = query.shape[-2] <= max(width, value_width) and query.dtype in (torch.float32, torch.float64)
     rows = key.stride(-1) == value.stride(-1) == 1 and query.device.type == "cpu"
