@@ -70,7 +70,7 @@ def _docstring(name: str, function: Callable[..., Tensor], options: dict[str, in
 
 def _told(function: Callable[..., Tensor], option: str) -> list[str]:
     """Return what the docstring of a function says of an argument."""
-    arguments = (inspect.getdoc(function) or "").partition("Args:\n")[2]
+    arguments = f"{inspect.getdoc(function)}\n".partition("Args:\n")[2]
     found = re.search(rf"^    {option}: .*\n(?:     .*\n)*", arguments, re.MULTILINE)
     if found is None:
         raise ValueError(f"the docstring of {function.__name__} does not tell what {option} is")
