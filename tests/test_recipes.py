@@ -215,7 +215,7 @@ RECIPES = [
         "Add a loss",
         """
             white = torch.ones(1, 1, 8, 8)
-            assert fb.losses.FusionLoss({"toy": 2.0}, {"toy": {"gain": 3.0}})(fused=white).total == 6
+            assert fb.losses.FusionLoss({"toy": 2.0}, options={"toy": {"gain": 3.0}})(fused=white).total == 6
             assert fb.losses.ToyLoss(gain=0.5)(white) == 0.5
             """,
         new={"fusionblocks/losses/toy.py": LOSS},
