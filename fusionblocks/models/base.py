@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
@@ -89,6 +89,7 @@ def output_names(cls: type[FusionOutput] = FusionOutput) -> list[str]:
     return list(dict.fromkeys(["fused", *EXTRAS, *own, *others]))
 
 
+@dataclass_transform()
 def fusion_output(cls: Output) -> Output:
     """Make a subclass of :class:`FusionOutput` a dataclass that ``torch.export`` knows.
 
@@ -221,9 +222,13 @@ class FusionModel(
     def __init__(self, config: Any = None, **options: Any) -> None:
         super().__init__()
         self.config = build_config(type(self).config_class, config, options)
-        self._hub_mixin_config = {"model": self.name, **dataclasses.asdict(self.config)}
+        self._hub_mixin_config = self._saved_config()
+        self._swapped: dict[str, str] = {}
         self._guide: tuple[Callable[..., Any], ...] = ()
         self._wanted: frozenset[str] | None = None
+
+    def _saved_config(self) -> dict[str, Any]:
+        return {"model": self.name, **dataclasses.asdict(self.config)}
 
     def wants(self, *outputs: str) -> bool:
         """Return whether any of some extras of its output is to be computed.
@@ -292,8 +297,8 @@ class FusionModel(
         Args:
             swaps: What took whose place, by its path.
         """
-        before = self._hub_mixin_config.get("swapped", {})
-        self._hub_mixin_config = {**self._hub_mixin_config, "swapped": {**before, **swaps}}
+        self._swapped = {**self._swapped, **swaps}
+        self._hub_mixin_config = {**self._saved_config(), "swapped": self._swapped}
 
     def by_rows(self, infrared: Rows, visible: Rows) -> Rows:
         """Return the fused picture of a pair by rows: what the network makes of the whole pair, a strip at a time.
@@ -325,7 +330,7 @@ class FusionModel(
             save_directory: Folder to write to, made when it does not exist.
             **options: Passed to ``huggingface_hub.PyTorchModelHubMixin.save_pretrained`` (``push_to_hub``, ...).
         """
-        told = {"network": self.name, "swapped": self._hub_mixin_config.get("swapped")}
+        told = {"network": self.name, "swapped": self._swapped}
         card = {"model_name": type(self).__name__, **told, **options.pop("model_card_kwargs", {})}
         return super().save_pretrained(save_directory, model_card_kwargs=card, **options)
 

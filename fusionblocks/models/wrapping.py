@@ -57,7 +57,9 @@ class WrappedModel(FusionModel):
         self.wrapped = module
         self.fused_channels = fused_channels  # type: ignore[misc]
         self.name = config.label  # type: ignore[misc]
-        self._hub_mixin_config = {"model": "wrapped", **dataclasses.asdict(config)}
+
+    def _saved_config(self) -> dict[str, Any]:
+        return {"model": "wrapped", **dataclasses.asdict(self.config)}
 
     def reach(self) -> int | None:
         """Return the rows around a row that the module sees, see :func:`fusionblocks.blocks.reach`."""
