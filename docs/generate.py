@@ -212,13 +212,15 @@ def blocks_table() -> str:
     for kind, signature in KINDS.items():
         names = fb.list_blocks(kind)
         if kind != "invertible":
-            parts.append(f"## {kind.capitalize()}: {signature}\n\n{_blocks(names, costs, exact)}")
+            parts.append(_blocks(f"{kind.capitalize()}: {signature}", names, costs, exact))
     alone = [name for name in fb.list_blocks() if getattr(getattr(blocks, name), "kind", None) is None]
-    parts.append(f"## Of no kind\n\n{_blocks(alone, costs, exact)}")
+    parts.append(_blocks("Of no kind", alone, costs, exact))
     return "\n".join([*parts, report.machine(list(costs.values())), ""])
 
 
-def _blocks(names: Iterable[str], costs: Mapping[str, Mapping[str, str]], exact: Collection[str]) -> str:
+def _blocks(
+    title: str, names: Iterable[str], costs: Mapping[str, Mapping[str, str]], exact: Collection[str]
+) -> str:
     rows = []
     for name in sorted(names, key=str.lower):
         block = value_of(fb, name)
@@ -231,7 +233,7 @@ def _blocks(names: Iterable[str], costs: Mapping[str, Mapping[str, str]], exact:
         figures = [parameters, *(cost.get(key, "") for key in ("gflop", "ms", "peak_mib")), cost.get("reach") or "–"]
         rows.append([f"{{py:obj}}`~fusionblocks.{name}`", " ".join(filter(None, notes)), markdown(reference), *figures])
     header = ["block", "what it does", "from", "parameters", "GFLOP", "ms", "MiB", "reach"]
-    return table(header, rows)
+    return f"```{{rubric}} {title}\n```\n\n{table(header, rows)}"
 
 
 def metrics_table() -> str:

@@ -192,10 +192,10 @@ def test_files_that_are_no_adapters_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
         classifier.save_adapters(tmp_path / "a.pt")
     torch.save(classifier.state_dict(), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="no file of adapters"):
+    with pytest.raises(ValueError, match="not a file of adapters"):
         classifier.load_adapters(tmp_path / "a.pt")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="no file of adapters"):
+    with pytest.raises(ValueError, match="not a file of adapters"):
         classifier.load_adapters(tmp_path / "x.safetensors")
     (tmp_path / "y.safetensors").write_bytes(b"cut off")
     with pytest.raises(ValueError, match="damaged"):
@@ -259,7 +259,7 @@ def test_another_checkpoint_than_the_published_classifier_s_is_refused(tmp_path)
         load(tmp_path / "best_cls.pth", tower=tiny_clip())
     with pytest.raises(FileNotFoundError, match=r"none\.pth"):
         load(tmp_path / "none.pth", tower=tiny_clip())
-    with pytest.raises(ValueError, match=r"no state dict of SGAFusion's classifier: it has no fc1\.bias"):
+    with pytest.raises(ValueError, match=r"not a state dict of SGAFusion's classifier: it has no fc1\.bias"):
         load({"weight": torch.zeros(1)}, tower=tiny_clip())
     with pytest.raises(ValueError, match=r"1 missing: visual\.proj"):
         load({key: value for key, value in state.items() if key != "clip_model.visual.proj"}, tower=tiny_clip())

@@ -236,7 +236,7 @@ def test_without_a_network_the_error_says_what_to_bring(no_network, model, pretr
     [
         (MODEL, "weights.pt", FileNotFoundError, r"weights\.pt, which does not exist.*local file of ViT-B-32.*openai"),
         (MODEL, "no/such/file", FileNotFoundError, "no/such/file"),
-        (MODEL, "openia", ValueError, "no tag of 'ViT-B-32-quickgelu'; did you mean 'openai'"),
+        (MODEL, "openia", ValueError, "not a tag of 'ViT-B-32-quickgelu'; did you mean 'openai'"),
         ("ViT-B32", None, ValueError, "unknown model_name 'ViT-B32'; did you mean 'ViT-B-32'"),
     ],
 )

@@ -285,7 +285,7 @@ def test_a_wrong_file_is_refused_by_its_keys(tmp_path: Path, tiny_registry) -> N
     with pytest.raises(ValueError, match=r"1 missing: image_encoder.neck.0.weight; 1 surplus: image_encoder.neck.7"):
         SAMMasks("vit_b", tmp_path / "wrong.pth")
     torch.save({"weights": state}, tmp_path / "nested.pth")
-    with pytest.raises(ValueError, match="no state dict of SAM 'vit_b': expected one like sam_vit_b_01ec64.pth"):
+    with pytest.raises(ValueError, match="not a state dict of SAM 'vit_b': expected one like sam_vit_b_01ec64.pth"):
         SAMMasks("vit_b", tmp_path / "nested.pth")
 
 

@@ -254,7 +254,7 @@ def test_other_packages_add_networks(tmp_path: Path, monkeypatch) -> None:
     assert fb.fuse(*ARRAYS, model="brighter").shape == (40, 52, 3)
     with pytest.raises(ValueError, match="'broken' of others_networks:Nothing cannot be imported"):
         fb.create_model("broken")
-    with pytest.raises(ValueError, match="no subclass of FusionModel"):
+    with pytest.raises(ValueError, match="not a subclass of FusionModel"):
         fb.create_model("config")
     monkeypatch.undo()
     assert "brighter" not in list_models()
