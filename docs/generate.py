@@ -148,8 +148,9 @@ def readable(value: object) -> str:
 def comment_of(home: str, name: str) -> list[str]:
     """Return the ``#:`` comment over a constant, which autodoc does not find through a lazy name."""
     folder = Path(importlib.import_module(home).__file__).parent
-    for file in sorted(folder.glob("*.py")):
-        docs = ModuleAnalyzer.for_module(f"{home}.{file.stem}").find_attr_docs() if file.stem != "__init__" else {}
+    for file in sorted(folder.rglob("*.py")):
+        module = ".".join([home, *file.relative_to(folder).with_suffix("").parts])
+        docs = ModuleAnalyzer.for_module(module).find_attr_docs() if file.stem != "__init__" else {}
         if ("", name) in docs:
             return docs["", name]
     logger.warning("%s.%s is public and has no comment that starts with #:", home, name)
