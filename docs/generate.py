@@ -27,6 +27,7 @@ import fusionblocks as fb
 logger = logging.getLogger(__name__)
 
 PACKAGES = {
+    "alignment": "Alignment",
     "ops": "Operators",
     "image": "Pictures",
     "data": "Data",
@@ -53,6 +54,7 @@ def write_all(docs: Path) -> None:
     (api / "presets_table.md").write_text(presets_table())
     pictures.write_sample(api)
     pictures.write_comparison(api)
+    pictures.write_two_cameras(api)
     benchmark_tables.write_all(api)
     floors.write_all(api)
 
@@ -219,9 +221,7 @@ def blocks_table() -> str:
     return "\n".join([*parts, report.machine(list(costs.values())), ""])
 
 
-def _blocks(
-    title: str, names: Iterable[str], costs: Mapping[str, Mapping[str, str]], exact: Collection[str]
-) -> str:
+def _blocks(title: str, names: Iterable[str], costs: Mapping[str, Mapping[str, str]], exact: Collection[str]) -> str:
     rows = []
     for name in sorted(names, key=str.lower):
         block = value_of(fb, name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from sphinx.util import logging
 from torch import Tensor
@@ -34,6 +35,21 @@ def write_sample(api: Path) -> None:
         return
     for name, picture in pictures.items():
         fb.image.write_image(api / f"{name}.jpg", fb.image.tensor_to_array(picture))
+
+
+def write_two_cameras(api: Path) -> None:
+    """Write a pair of the synthetic rig fused with its alignment, and the alignment's preview."""
+    made = fb.data.synthetic_rig(5, 20)
+    rig = fb.align([pair.infrared for pair in made.pairs], [pair.visible for pair in made.pairs])
+    infrared, visible = made.pairs[0]
+    height, width = visible.shape[:2]
+    thermal = (255 * fb.image.scale_range(infrared, *fb.image.thermal_limits(infrared))).astype("uint8")
+    pane = np.full((height, infrared.shape[1] + 16, 3), 255, np.uint8)
+    pane[: infrared.shape[0], : infrared.shape[1]] = thermal[..., None]
+    fused = fb.fuse(infrared, visible, alignment=rig)
+    gap = np.full((height, 16, 3), 255, np.uint8)
+    fb.image.write_image(api / "two_cameras.jpg", np.concatenate([pane, visible, gap, fused], axis=1))
+    fb.image.write_image(api / "alignment_preview.png", fb.alignment.preview(rig, infrared, visible))
 
 
 def write_comparison(api: Path) -> None:

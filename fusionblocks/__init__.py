@@ -20,6 +20,10 @@ _MODULES = {
     "load_official": ".models.official",
     "swap": ".models.swapping",
     "wrap": ".models.wrapping",
+    # two cameras
+    "Alignment": ".alignment.alignment",
+    "align": ".alignment.estimation",
+    "alignment": ".alignment",
     # pictures in, picture out
     "fuse": ".inference",
     # what the experts of a network did

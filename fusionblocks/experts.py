@@ -182,6 +182,7 @@ def expert_report(
     *,
     resize: Literal["infrared", "visible"] | None = None,
     thermal_range: tuple[float, float] | None = None,
+    alignment: Alignment | None = None,
     **guidance: Any,
 ) -> ExpertReport:
     """Fuse a pair and return which expert of each mixture acted where.
@@ -192,6 +193,7 @@ def expert_report(
         visible: The visible picture, likewise.
         resize: Which of the two to resize when their sizes differ; ``None`` refuses such a pair.
         thermal_range: What becomes black and white in the infrared picture, in its own units.
+        alignment: How the infrared camera lies over the visible one, for pictures as both took them.
         **guidance: The network's further inputs by name, see :func:`~fusionblocks.fuse`.
 
     Returns:
@@ -215,7 +217,7 @@ def expert_report(
     """
     if not isinstance(model, FusionModel):
         raise TypeError(f"model must be a FusionModel, got {type(model).__name__}")
-    inputs, colour = network_inputs(model, infrared, visible, resize, guidance, thermal_range)
+    inputs, colour = network_inputs(model, infrared, visible, resize, guidance, thermal_range, alignment)
     with torch.no_grad(), evaluating(model), _recorded(model) as mixtures:
         fused = colour_picture(model, model(**inputs).fused, colour)
     return ExpertReport(

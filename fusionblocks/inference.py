@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fusionblocks._support.names import closest
+from fusionblocks.alignment.alignment import Alignment
 from fusionblocks.image import (
     array_to_image,
     check_range,
@@ -52,6 +53,7 @@ def fuse(
     resize: Literal["infrared", "visible"] | None = None,
     tile: int | Literal["auto"] | None = "auto",
     thermal_range: tuple[float, float] | None = None,
+    alignment: Alignment | None = None,
     **guidance: Any,
 ) -> Any:
     """Fuse an infrared and a visible picture into a colour picture of their size.
@@ -78,6 +80,9 @@ def fuse(
         thermal_range: What becomes black and white in the infrared picture, in its own units: counts, gray levels, or
             the values of floats. Use the same for a whole sequence, so that it does not flicker when something hot
             enters. ``None`` takes 16-bit counts by the picture's own range and the others as they are.
+        alignment: How the infrared camera lies over the visible one (:func:`fusionblocks.align`), for pictures as the
+            two cameras took them, of any two sizes. Where the infrared camera does not see, the result is the visible
+            picture, blended over a soft border. None takes a pair that is aligned already.
         **guidance: The network's further inputs by name (``semantic``, ``infrared_mask``, ...): float arrays
             or tensors, with or without the batch dimension. A mask has the visible picture's size, and may be a path,
             a PIL image, or of booleans, uint8 or uint16 too.
@@ -103,12 +108,13 @@ def fuse(
     """
     network = _network(model, visible)
     device, dtype = _placement(network, visible)
-    pair = _open_pair(infrared, visible, resize, device, thermal_range)
+    pair = _open_pair(infrared, visible, resize, device, thermal_range, alignment)
     guides = _guides(network, guidance, pair.visible.shape, device, dtype)
     result = _Result(pair.visible.shape, visible)
     with torch.inference_mode(), evaluating(network):
         for rows, fused in _fused(network, pair, guides, dtype, tile).strips():
-            result.write(rows, colour_picture(network, fused, pair.visible.read(rows.start, rows.stop)))
+            own = pair.visible.read(rows.start, rows.stop)
+            result.write(rows, _where_both_see(pair, rows, colour_picture(network, fused, own), own))
     return result.picture()
 
 
@@ -117,6 +123,8 @@ class Pair(NamedTuple):
 
     infrared: Rows
     visible: Rows
+    seen: Tensor | None = None
+    """How much the infrared camera counts, ``(1, 1, H, W)``; None where it sees all."""
 
 
 def _open_pair(
@@ -125,15 +133,41 @@ def _open_pair(
     resize: str | None,
     device: torch.device,
     thermal_range: tuple[float, float] | None,
+    alignment: Alignment | None,
 ) -> Pair:
     """Return any pictures as a pair, checked; samples of eight or sixteen bits stay so until their rows are read."""
     limits = None if thermal_range is None else check_range("thermal_range", thermal_range)
     thermal = _picture_rows("infrared", infrared, thermal=True, limits=limits)
     colour = _picture_rows("visible", visible)
+    if alignment is not None:
+        return _aligned(thermal, colour, alignment, resize, device)
     thermal, colour = _same_size(thermal, colour, resize)
     pair = Pair(thermal.map(lambda x: _luma(x).to(device)), colour.map(lambda x: _rgb(x).to(device)))
-    check_pair(*(picture.read(0, 1) for picture in pair))  # of batches; the sizes are the same by now
+    check_pair(pair.infrared.read(0, 1), pair.visible.read(0, 1))  # of batches; the sizes are the same by now
     return pair
+
+
+def _aligned(infrared: Rows, visible: Rows, alignment: Alignment, resize: str | None, device: torch.device) -> Pair:
+    """Return a pair as both cameras took it as the visible camera sees it."""
+    if not isinstance(alignment, Alignment):
+        raise TypeError(f"alignment must be an Alignment, got {type(alignment).__name__}")
+    if resize is not None:
+        raise ValueError(f"resize={resize!r} and alignment exclude each other: an alignment brings its own sizes")
+    size = visible.shape[1:]
+    colour = visible.map(lambda x: _rgb(x).to(device))
+    thermal = alignment.warp(_luma(infrared.whole()).to(device), size)
+    seen = torch.from_numpy(alignment.soft_coverage(size)).to(device)[None, None]
+    # beyond its view the infrared picture goes on as the visible one, so that a network finds no edge there
+    beyond = seen < 1
+    if not bool(beyond.any()):
+        return Pair(Rows.of(thermal, size[0]), colour)
+    thermal = torch.lerp(luma(colour.whole()), thermal, seen)
+    return Pair(Rows.of(thermal, size[0]), colour, seen)
+
+
+def _where_both_see(pair: Pair, rows: slice, fused: Tensor, visible: Tensor) -> Tensor:
+    """Return fused rows where the infrared camera sees, visible ones elsewhere."""
+    return fused if pair.seen is None else torch.lerp(visible, fused, pair.seen[:, :, rows])
 
 
 def network_inputs(
@@ -143,13 +177,14 @@ def network_inputs(
     resize: str | None,
     guidance: dict[str, Any],
     thermal_range: tuple[float, float] | None = None,
+    alignment: Alignment | None = None,
 ) -> tuple[dict[str, Any], Tensor]:
     """Return what a network is called with for any pictures, checked, on its device and in its dtype.
 
     Beside it stands the visible picture ``(B, 3, H, W)`` in float32, for its colours.
     """
     device, dtype = _placement(network, visible)
-    pair = _open_pair(infrared, visible, resize, device, thermal_range)
+    pair = _open_pair(infrared, visible, resize, device, thermal_range, alignment)
     guides = _guides(network, guidance, pair.visible.shape, device, dtype)
     return _whole(pair, guides, dtype), pair.visible.whole()
 
@@ -168,7 +203,9 @@ def _fused(
     if isinstance(tile, int) or (tile == "auto" and batch * height * width > WHOLE_PIXELS):
         strip = strip_rows(batch * width, tile * tile if isinstance(tile, int) else STRIP_PIXELS)
         try:
-            return network.by_rows(*(picture.map(lambda x: x.to(dtype)).in_strips(strip) for picture in pair))
+            return network.by_rows(
+                *(picture.map(lambda x: x.to(dtype)).in_strips(strip) for picture in (pair.infrared, pair.visible))
+            )
         except WholeOnlyError as reason:
             if tile != "auto":
                 raise ValueError(

@@ -32,7 +32,7 @@ def layer(third_party: str = "", ours: str = "", first_use: str = "", facade: bo
     return Layer(frozenset(third_party.split()), frozenset(ours.split()), frozenset(first_use.split()), facade)
 
 
-BELOW_INFERENCE = "_loading image ops blocks losses metrics data guidance models optimization"
+BELOW_INFERENCE = "_loading image ops blocks losses metrics data guidance models optimization alignment"
 LAYERS = {
     "_lazy": layer(),
     "_support": layer("torch numpy"),
@@ -43,6 +43,7 @@ LAYERS = {
     "losses": layer("torch numpy", "image"),
     "metrics": layer("torch numpy torchmetrics pandas matplotlib", "image", "torchmetrics pandas matplotlib"),
     "data": layer("torch numpy", "image"),
+    "alignment": layer("torch numpy PIL cv2", "image data", "cv2"),
     "guidance": layer(
         "torch numpy einops huggingface_hub open_clip safetensors segment_anything timm",
         "_loading blocks image",
@@ -50,7 +51,7 @@ LAYERS = {
     ),
     "models": layer("torch numpy einops timm diffusers huggingface_hub safetensors", "_loading blocks guidance image"),
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
-    "experts": layer("torch matplotlib", "blocks image models inference", "matplotlib"),
+    "experts": layer("torch matplotlib", "alignment blocks image models inference", "matplotlib"),
     "optimization": layer("torch timm einops", "blocks image models"),
     "training": layer(
         "torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True

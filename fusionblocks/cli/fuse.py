@@ -45,6 +45,12 @@ def fuse(
         tuple[float, float] | None,
         typer.Option(metavar="LOW HIGH", help="What is black and white in infrared, in counts or gray levels."),
     ] = None,
+    alignment: Annotated[
+        Path | None,
+        typer.Option(
+            help="How the cameras lie, a file of [bold]fusionblocks align[/], for pictures as they took them."
+        ),
+    ] = None,
     tile: Annotated[
         str,
         typer.Option(
@@ -78,6 +84,7 @@ def fuse(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave pictures that exist.")] = False,
 ) -> None:
     """Fuse one pair of pictures, or two folders of pictures paired by name."""
+    from fusionblocks.alignment import Alignment
     from fusionblocks.data.pairs import ImagePair, pair_folders
     from fusionblocks.image import WRITABLE_SUFFIXES
     from fusionblocks.optimization import optimize
@@ -109,7 +116,13 @@ def fuse(
                 raise ValueError(f"--output {output} is one of the inputs; it would be overwritten")
             targets = [output]
         guides = _Guides(semantic, infrared_mask, visible_mask)
-        options = {"model": network, "resize": resize, "tile": _tile(tile), "thermal_range": thermal_range}
+        options = {
+            "model": network,
+            "resize": resize,
+            "tile": _tile(tile),
+            "thermal_range": thermal_range,
+            "alignment": None if alignment is None else Alignment.load(alignment),
+        }
         if not folders:
             _fuse_one(pairs[0], targets[0], skip_existing, guides, options, experts)
             out.print(f"{targets[0]}", highlight=False)
@@ -193,7 +206,7 @@ def _fused(pair: Any, name: str, guides: _Guides, options: dict[str, Any], exper
     guidance = guides.of(pair.name)
     if experts is None:
         return fuse_pictures(pair.infrared, pair.visible, **options, **guidance)
-    shared = {name: options[name] for name in ("resize", "thermal_range")}
+    shared = {name: options[name] for name in ("resize", "thermal_range", "alignment")}
     report = expert_report(options["model"], pair.infrared, pair.visible, **shared, **guidance)
     write_report(report, experts, name)
     return report.fused

@@ -25,6 +25,8 @@ _MODULES = {
     "PairedTransform": ".transforms",
     "ResumableSampler": ".sampling",
     "StreamedPairs": ".streaming",
+    "RigPair": ".synthetic.rig",
+    "SyntheticRig": ".synthetic.rig",
     "SyntheticScene": ".synthetic.scenes",
     "UnpairedError": ".paired",
     "boundary_mask": ".label_masks",
@@ -35,6 +37,7 @@ _MODULES = {
     "match_folders": ".pairs",
     "open_dataset": ".layouts",
     "pair_folders": ".pairs",
+    "synthetic_rig": ".synthetic.rig",
     "synthetic_scene": ".synthetic.scenes",
 }
 

@@ -23,6 +23,8 @@ _MODULES = {
     "array_to_tensor": ".convert",
     "normalize_percentiles": ".convert",
     "tensor_to_array": ".convert",
+    # planar maps and lenses
+    "Lens": ".lens",
     # the range of a thermal camera
     "check_range": ".thermal",
     "scale_range": ".thermal",
