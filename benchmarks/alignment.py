@@ -9,8 +9,8 @@ gives the answer away, and looks for the map: of all pairs together, and of one 
 in visible pixels over the inner 80 % of what both see. Pairs of public datasets are aligned to a few pixels themselves,
 which no method can undercut; the synthetic rig's truth is exact.
 
-Peers get one pair. They are OpenCV's ECC on gradients and phase correlation, and SimpleITK's mutual information, if these
-packages are installed.
+Peers get one pair. They are OpenCV's ECC on gradients and phase correlation, and SimpleITK's mutual information; these
+packages must be installed.
 """
 
 from __future__ import annotations

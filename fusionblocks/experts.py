@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionblocks._support.names import closest
+from fusionblocks.alignment.alignment import Alignment
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts
 from fusionblocks.image import luma
 from fusionblocks.inference import Picture, colour_picture, in_kind, network_inputs
