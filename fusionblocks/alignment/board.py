@@ -32,19 +32,19 @@ def from_board(
     """
     try:
         import cv2
-    except ImportError as error:
-        raise ImportError("boards need OpenCV: pip install 'fusionblocks[align]'") from error
+    except ImportError as missing:
+        raise ImportError("boards need OpenCV: pip install 'fusionblocks[align]'") from missing
     if len(board) != 2 or any(not isinstance(n, int) or isinstance(n, bool) or n < 2 for n in board):
         raise ValueError(f"board must be two integers of at least 2, points along a row and a column, got {board!r}")
-    views = []
+    views: list[tuple[np.ndarray, np.ndarray]] = []
     for pair in pairs:
-        found = [_found(cv2, picture, board, circles) for picture in pair]
-        if found[0] is not None and found[1] is not None:
-            views.append(found)
+        here, there = (_found(cv2, picture, board, circles) for picture in pair)
+        if here is not None and there is not None:
+            views.append((here, there))
     if not views:
         kind = "grid of circles" if circles else "chessboard"
         raise ValueError(f"no pair shows a {kind} of {board[0]}x{board[1]} points to both cameras, of {len(pairs)}")
-    sizes = tuple(pairs[0][i].shape for i in (0, 1))
+    sizes = [(picture.shape[0], picture.shape[1]) for picture in pairs[0]]
     lenses: list[Lens | None] = [None, None]
     if len(views) >= LEAST_VIEWS:
         lenses = [_calibrated(cv2, [view[i] for view in views], board, sizes[i]) for i in (0, 1)]

@@ -37,7 +37,7 @@ def preview(rig: Alignment, infrared: Any, visible: Any) -> np.ndarray:
     """
     here = torch.from_numpy(gray_picture("infrared", infrared, thermal=True))[None, None]
     there = torch.from_numpy(gray_picture("visible", visible))[None, None]
-    size = tuple(there.shape[-2:])
+    size = (there.shape[-2], there.shape[-1])
     before = F.interpolate(here, size, mode="bilinear", antialias=True, align_corners=False)
     after = rig.warp(here, size)
     seen = torch.from_numpy(rig.soft_coverage(size))[None, None]

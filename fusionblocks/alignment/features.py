@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,7 @@ def resized(x: Tensor, factor: float) -> Tensor:
     return F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
 
 
-def between(size: tuple[int, int], other: tuple[int, int]) -> object:
+def between(size: Sequence[int], other: Sequence[int]) -> object:
     """Return the map from the pixels of a picture to those of a resized copy."""
     return scaling(other[1] / size[1], other[0] / size[0])
 

@@ -28,7 +28,7 @@ def read_points(path: str | os.PathLike[str]) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    rows = []
+    rows: list[list[float]] = []
     with open(path, newline="", encoding="utf-8-sig") as file:
         for number, row in enumerate(csv.reader(file), start=1):
             cells = [cell.strip() for cell in row]

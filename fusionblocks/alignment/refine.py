@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +120,7 @@ def agreement_of(level: Level, weights: Tensor, matrix: np.ndarray) -> float:
     return float((weight * own * other).sum() / energies.clamp(min=1e-12).sqrt() * share.sqrt())
 
 
-def _fields(generators: np.ndarray, normal: np.ndarray, size: tuple[int, int]) -> Tensor:
+def _fields(generators: np.ndarray, normal: np.ndarray, size: Sequence[int]) -> Tensor:
     """Return how far each pixel moves with each parameter, ``(P, 2, H, W)`` in pixels, to first order."""
     y, x = np.mgrid[: size[0], : size[1]]
     points = np.stack([(x - normal[0, 2]) / normal[0, 0], (y - normal[1, 2]) / normal[1, 1], np.ones(size)])

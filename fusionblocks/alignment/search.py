@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -87,8 +89,8 @@ def _scores(
     there: Tensor,
     energy_there: Tensor,
     weights_there: Tensor,
-    shape: tuple[int, int],
-    size: tuple[int, int],
+    shape: Sequence[int],
+    size: Sequence[int],
 ) -> list[tuple[float, tuple[int, int]]]:
     """Return the best correlation over all shifts and its shift ``(x, y)``: of all pictures, then of each group."""
     height, width = placed.shape[-2:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -50,14 +52,14 @@ def similarity(scale: float, degrees: float, shift: tuple[float, float], centre:
     return matrix
 
 
-def corners_of(size: tuple[int, int]) -> np.ndarray:
+def corners_of(size: Sequence[int]) -> np.ndarray:
     """Return the centres of the corner pixels of a picture ``(height, width)``, ``(4, 2)``, clockwise."""
     height, width = size
     return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
 
 
 def shared_grid(
-    matrix: np.ndarray, infrared: tuple[int, int], visible: tuple[int, int], *, inner: float = 0.8, count: int = 12
+    matrix: np.ndarray, infrared: Sequence[int], visible: Sequence[int], *, inner: float = 0.8, count: int = 12
 ) -> np.ndarray:
     """Return points of the infrared picture on a grid over the inner part of what both see, ``(N, 2)``.
 
@@ -80,9 +82,7 @@ def shared_grid(
     return np.stack(np.meshgrid(*sides), -1).reshape(-1, 2)
 
 
-def mean_displacement(
-    first: np.ndarray, second: np.ndarray, infrared: tuple[int, int], visible: tuple[int, int]
-) -> float:
+def mean_displacement(first: np.ndarray, second: np.ndarray, infrared: Sequence[int], visible: Sequence[int]) -> float:
     """Return how far two maps lie apart in visible pixels, on average over the inner 80 % of what both pictures see.
 
     Args:
@@ -100,7 +100,7 @@ def mean_displacement(
     return float(np.linalg.norm(mapped(first, points) - mapped(second, points), axis=1).mean())
 
 
-def sample(picture: Tensor, matrix: np.ndarray, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
+def sample(picture: Tensor, matrix: np.ndarray, size: Sequence[int], *, mode: str = "bilinear") -> Tensor:
     """Return a picture ``(B, C, h, w)`` as seen by the pixels of another, ``(B, C, H, W)``; zero where it ends.
 
     Args:
@@ -114,7 +114,7 @@ def sample(picture: Tensor, matrix: np.ndarray, size: tuple[int, int], *, mode: 
     return F.grid_sample(picture, grid, mode=mode, padding_mode="zeros", align_corners=True)
 
 
-def sampling_grid(matrix: np.ndarray, size: tuple[int, int], source: tuple[int, int]) -> Tensor:
+def sampling_grid(matrix: np.ndarray, size: Sequence[int], source: Sequence[int]) -> Tensor:
     """Return where the pixels of a picture lie in another, ``(1, H, W, 2)`` as ``grid_sample`` takes them, float64."""
     height, width = size
     m = torch.from_numpy(np.array(matrix, np.float64))
@@ -130,7 +130,7 @@ def sampling_grid(matrix: np.ndarray, size: tuple[int, int], source: tuple[int, 
     return torch.stack([u * scale[0] - 1, v * scale[1] - 1], dim=-1)[None]
 
 
-def inside(matrix: np.ndarray, size: tuple[int, int], source: tuple[int, int], *, margin: float = 0.0) -> Tensor:
+def inside(matrix: np.ndarray, size: Sequence[int], source: Sequence[int], *, margin: float = 0.0) -> Tensor:
     """Return which pixels of a picture lie within another, ``margin`` pixels from its edge or more, ``(H, W)`` bool."""
     grid = sampling_grid(matrix, size, source)[0]
     x = (grid[..., 0] + 1) / 2 * max(source[1] - 1, 1)
