@@ -23,6 +23,7 @@ _MODULES = {
     # two cameras
     "Alignment": ".alignment.alignment",
     "align": ".alignment.estimation",
+    "read_thermal": ".image.radiometric",
     "alignment": ".alignment",
     # pictures in, picture out
     "fuse": ".inference",

@@ -18,11 +18,13 @@ from fusionblocks._support.names import closest
 from fusionblocks.alignment.alignment import Alignment
 from fusionblocks.image import (
     array_to_image,
+    auto_range,
     check_range,
     check_values,
     image_to_array,
     luma,
     read_image,
+    read_radiometric,
     tensor_to_array,
     with_luma,
 )
@@ -52,7 +54,7 @@ def fuse(
     model: nn.Module | str | None = None,
     resize: Literal["infrared", "visible"] | None = None,
     tile: int | Literal["auto"] | None = "auto",
-    thermal_range: tuple[float, float] | None = None,
+    thermal_range: tuple[float, float] | Literal["auto"] | None = None,
     alignment: Alignment | None = None,
     **guidance: Any,
 ) -> Any:
@@ -79,7 +81,8 @@ def fuse(
             does, with strips of ``tile * tile`` pixels; ``None`` fuses the picture whole.
         thermal_range: What becomes black and white in the infrared picture, in its own units: counts, gray levels, or
             the values of floats. Use the same for a whole sequence, so that it does not flicker when something hot
-            enters. ``None`` takes 16-bit counts by the picture's own range and the others as they are.
+            enters. ``"auto"`` takes the picture's own range, whatever its unit (a tensor as it is). ``None`` takes
+            16-bit counts and radiometric files by the picture's own range and the others as they are.
         alignment: How the infrared camera lies over the visible one (:func:`fusionblocks.align`), for pictures as the
             two cameras took them, of any two sizes. Where the infrared camera does not see, the result is the visible
             picture, blended over a soft border. None takes a pair that is aligned already.
@@ -132,11 +135,18 @@ def _open_pair(
     visible: Picture,
     resize: str | None,
     device: torch.device,
-    thermal_range: tuple[float, float] | None,
+    thermal_range: tuple[float, float] | Literal["auto"] | None,
     alignment: Alignment | None,
 ) -> Pair:
     """Return any pictures as a pair, checked; samples of eight or sixteen bits stay so until their rows are read."""
-    limits = None if thermal_range is None else check_range("thermal_range", thermal_range)
+    if isinstance(infrared, str | Path) and (radiometric := read_radiometric(infrared)) is not None:
+        infrared, thermal_range = radiometric.values, thermal_range or "auto"
+    limits = None
+    if thermal_range == "auto" and not isinstance(infrared, Tensor):
+        infrared = _thermal_array(infrared)
+        limits = auto_range(infrared)
+    elif thermal_range is not None and thermal_range != "auto":
+        limits = check_range("thermal_range", thermal_range)
     thermal = _picture_rows("infrared", infrared, thermal=True, limits=limits)
     colour = _picture_rows("visible", visible)
     if alignment is not None:
@@ -176,7 +186,7 @@ def network_inputs(
     visible: Picture,
     resize: str | None,
     guidance: dict[str, Any],
-    thermal_range: tuple[float, float] | None = None,
+    thermal_range: tuple[float, float] | Literal["auto"] | None = None,
     alignment: Alignment | None = None,
 ) -> tuple[dict[str, Any], Tensor]:
     """Return what a network is called with for any pictures, checked, on its device and in its dtype.
@@ -213,6 +223,17 @@ def _fused(
                 ) from reason
     fused = network(**_whole(pair, guides, dtype)).fused
     return Rows.of(fused, strip_rows(batch * width, STRIP_PIXELS))
+
+
+def _thermal_array(picture: Picture) -> np.ndarray:
+    """Return an infrared picture's own values."""
+    if isinstance(picture, str | Path):
+        return read_image(picture, any_float=True)
+    if isinstance(picture, Image.Image):
+        return image_to_array(picture, "infrared")
+    if not isinstance(picture, np.ndarray):
+        raise TypeError(f"infrared must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
+    return picture
 
 
 class _Result:

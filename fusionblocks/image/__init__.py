@@ -25,7 +25,13 @@ _MODULES = {
     "tensor_to_array": ".convert",
     # planar maps and lenses
     "Lens": ".lens",
+    # what thermal cameras write
+    "ThermalPicture": ".radiometric",
+    "read_radiometric": ".radiometric",
+    "read_thermal": ".radiometric",
+    "thermal_picture": ".radiometric",
     # the range of a thermal camera
+    "auto_range": ".thermal",
     "check_range": ".thermal",
     "scale_range": ".thermal",
     "thermal_limits": ".thermal",

@@ -68,10 +68,14 @@ def decode(file: BinaryIO, raw: bool = False, any_float: bool = False) -> np.nda
         raise ValueError("the file is empty")
     if head.startswith(_TIFF_HEADS):
         return _decode_tiff(file, raw, any_float)
+    if head.startswith(b"\x93NUMPY"):
+        return _sound(np.load(file, allow_pickle=False), any_float)
+    if head[:2] == b"P5":
+        return _decode_pgm(file)
     for magic, opener in _OPENERS.items():
         if head.startswith(magic):
             return _decode_pillow(file, opener, raw)
-    raise ValueError("it is not a PNG, TIFF, JPEG or BMP picture")
+    raise ValueError("it is not a PNG, TIFF, JPEG, BMP, PGM or .npy picture")
 
 
 def pixels(image: Image.Image, raw: bool = False) -> np.ndarray:
@@ -195,15 +199,58 @@ def _decode_tiff(file: BinaryIO, raw: bool, any_float: bool) -> np.ndarray:
         _check_size(page.imagewidth, page.imagelength)
         _check_layout(page)
         _check_complete(page, file)
-        if page.bitspersample <= 8 and _known_to_pillow(page):
+        unsigned = page.sampleformat == SAMPLEFORMAT.UINT
+        if page.bitspersample <= 8 and unsigned and _known_to_pillow(page):
             return _pillow_tiff(file, raw)
         array = _samples(page)
+    array = _sound(array, any_float)
     real = array.dtype == np.float32
-    if real and not any_float and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise ValueError("it has float samples that are not all in [0, 1]")
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         return (1 if real else np.iinfo(array.dtype).max) - array
     return array
+
+
+def _sound(array: np.ndarray, any_float: bool) -> np.ndarray:
+    """Return samples as uint8 or uint16 if they are whole and fit, else as float32.
+
+    Raises:
+        ValueError: If the shape is not a picture's, the samples are not real numbers, or floats are not in [0, 1] and
+            must be.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or 0 in array.shape:
+        raise ValueError(f"its shape is {array.shape}, expected (H, W) or (H, W, 3)")
+    _check_size(array.shape[1], array.shape[0])
+    if array.dtype in (np.uint8, np.uint16):
+        return array
+    if np.issubdtype(array.dtype, np.integer):
+        if array.min() >= 0 and array.max() <= 65535:
+            return array.astype(np.uint16)
+        if not any_float:
+            raise ValueError(f"it has {array.dtype} samples from {array.min()} to {array.max()}, expected 0 to 65535")
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"it has samples of dtype {array.dtype}, expected real numbers")
+    elif not any_float and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise ValueError("it has float samples that are not all in [0, 1]")
+    return array.astype(np.float32)
+
+
+def _decode_pgm(file: BinaryIO) -> np.ndarray:
+    """Return the gray levels of a binary PGM; Pillow would stretch those of more than eight bits."""
+    content = file.read()
+    header = re.match(rb"P5(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s", content)
+    if header is None:
+        raise ValueError("its header is not a PGM's")
+    width, height, most = (int(number) for number in header.groups())
+    _check_size(width, height)
+    if not 0 < most < 65536:
+        raise ValueError(f"its largest value is {most}, expected 1 to 65535")
+    dtype = np.dtype(">u2" if most > 255 else "u1")
+    body = content[header.end() :]
+    if len(body) < width * height * dtype.itemsize:
+        raise ValueError(f"it is truncated: {len(body)} of {width * height * dtype.itemsize} bytes are there")
+    return np.frombuffer(body, dtype, width * height).reshape(height, width).astype(dtype.newbyteorder("="))
 
 
 def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
@@ -219,11 +266,17 @@ def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
 
 def _check_layout(page: tifffile.TiffPage) -> None:
     bits, kind = page.bitspersample, page.sampleformat
-    if (kind, bits) not in {(SAMPLEFORMAT.UINT, bits) for bits in (1, 2, 4, 8, 16)} | {(SAMPLEFORMAT.IEEEFP, 32)}:
+    known = {
+        SAMPLEFORMAT.UINT: (1, 2, 4, 8, 16, 32),
+        SAMPLEFORMAT.INT: (8, 16, 32),
+        SAMPLEFORMAT.IEEEFP: (16, 32, 64),
+    }
+    if bits not in known.get(kind, ()):
         raise ValueError(
-            f"it has {_name(SAMPLEFORMAT, kind)} samples of {bits} bits, expected UINT of 8 or 16 bits or IEEEFP of 32"
+            f"it has {_name(SAMPLEFORMAT, kind)} samples of {bits} bits, expected UINT of 1 to 32 bits, INT of 8 to 32 "
+            "or IEEEFP of 16 to 64"
         )
-    if bits <= 8 and _known_to_pillow(page):
+    if bits <= 8 and kind == SAMPLEFORMAT.UINT and _known_to_pillow(page):
         return
     if bits < 8:
         raise ValueError(f"it has samples of {bits} bits with the compression {_name(COMPRESSION, page.compression)}")

@@ -19,7 +19,7 @@ from fusionblocks.image._decoding import ORIENTATION, decode, no_truncated_pictu
 #: Suffixes that :func:`write_image` knows, in lower case.
 WRITABLE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
 #: Suffixes of the files that :func:`read_image` reads; it goes by their content.
-READABLE_SUFFIXES = WRITABLE_SUFFIXES
+READABLE_SUFFIXES = WRITABLE_SUFFIXES | {".npy", ".pgm"}
 
 # what Pillow, tifffile, imagecodecs and zlib raise on damaged files, and on what they cannot decompress
 _DAMAGE = (
@@ -29,7 +29,7 @@ _DAMAGE = (
 
 
 def read_image(path: str | os.PathLike[str], *, raw: bool = False, any_float: bool = False) -> np.ndarray:
-    """Read a PNG, TIFF, JPEG or BMP picture, at its own depth.
+    """Read a PNG, TIFF, JPEG, BMP, PGM or ``.npy`` picture, at its own depth.
 
     The orientation that a camera noted (EXIF) is applied. Alpha is dropped: a transparent pixel keeps its colour.
     Palette, CMYK and YCbCr pictures become RGB, black-and-white ones gray with 0 and 255. Colour profiles and gamma
@@ -41,10 +41,11 @@ def read_image(path: str | os.PathLike[str], *, raw: bool = False, any_float: bo
         raw: Leave the samples of a picture of 8 bits or fewer as they lie, for files whose values are not colours: the
             indices of a palette instead of its colours, gray of 1, 2 or 4 bits not spread to 255, and alpha as a fourth
             channel.
-        any_float: Take a float TIFF of any values, such as degrees; otherwise they must lie in [0, 1].
+        any_float: Take floats of any values, such as degrees, and integers of any range; otherwise floats must lie in
+            [0, 1] and integers from 0 to 65535.
 
     Returns:
-        ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for a float TIFF; with ``raw``, also
+        ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16; float32 for floats and wider integers; with ``raw``, also
         ``(H, W, 4)`` uint8.
 
     Raises:

@@ -52,7 +52,7 @@ def thermal_limits(counts: np.ndarray) -> tuple[float, float]:
     smallest, largest = float(counts.min()), float(counts.max())
     if smallest == largest:
         return smallest, largest
-    valid = _with_data(counts)
+    valid = with_data(counts)
     counts = _without_bad_lines(counts, valid)
     squares = _squares(counts)
     scene = squares[(squares >= valid[0]) & (squares <= valid[1])]
@@ -66,6 +66,34 @@ def thermal_limits(counts: np.ndarray) -> tuple[float, float]:
     if missing > 0:
         low, high = low - missing / 2, high + missing / 2
     return float(low), float(high)
+
+
+def auto_range(values: np.ndarray) -> tuple[float, float] | None:
+    """Return what becomes black and white in a thermal picture by its own scene, in its own units.
+
+    Args:
+        values: ``(H, W)`` or ``(H, W, C)``. Of uint16 see :func:`thermal_limits`; of other integers and floats the
+            percentiles 0.5 and 99.5 of what is finite count.
+
+    Returns:
+        Two numbers, the first below the second; None for uint8, whose levels stay, and where nothing is finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from fusionblocks.image import auto_range
+        >>> [round(limit, 1) for limit in auto_range(np.linspace(20.0, 40.0, 1001)[None])]
+        [20.1, 39.9]
+    """
+    if values.dtype == np.uint8:
+        return None
+    if values.dtype == np.uint16:
+        low, high = thermal_limits(values)
+    else:
+        known = values[np.isfinite(values)]
+        if not known.size:
+            return None
+        low, high = (float(x) for x in np.percentile(known.astype(np.float64), (0.5, 99.5)))
+    return (low, high) if low < high else (low - 0.5, low + 0.5)
 
 
 def scale_range(array: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -119,8 +147,12 @@ def check_range(name: str, limits: Any) -> tuple[float, float]:
     return low, high
 
 
-def _with_data(counts: np.ndarray) -> tuple[float, float]:
-    """Return the smallest and the largest count of the scene, without extreme codes that stand apart."""
+def with_data(counts: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest count that holds data: extreme codes that stand apart do not.
+
+    Args:
+        counts: uint16 of any shape.
+    """
     inner = counts[(counts > 0) & (counts < 65535)]
     first, last = 0.0, 65535.0
     if inner.size < max(0.01 * counts.size, 16):

@@ -256,8 +256,8 @@ def test_no_such_file_and_folders(tmp_path: Path) -> None:
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
     refusal(tmp_path, b"", "the file is empty")
-    refusal(tmp_path, b"hello, world\n" * 20, "it is not a PNG, TIFF, JPEG or BMP picture")
-    refusal(tmp_path, saved(Image.fromarray(GRAY8), "GIF"), "it is not a PNG, TIFF, JPEG or BMP picture")
+    refusal(tmp_path, b"hello, world\n" * 20, "it is not a PNG, TIFF, JPEG, BMP, PGM or .npy picture")
+    refusal(tmp_path, saved(Image.fromarray(GRAY8), "GIF"), "it is not a PNG, TIFF, JPEG, BMP, PGM or .npy picture")
     refusal(tmp_path, b"\x89PNG\r\n\x1a\n" + b"junk" * 20, "")
     refusal(tmp_path, b"\xff\xd8\xff" + b"junk" * 20, "")
     refusal(tmp_path, b"BM" + b"junk" * 20, "")
@@ -265,9 +265,11 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
 
 
 def test_other_samples(tmp_path: Path) -> None:
-    for dtype, name in [("i2", "INT samples of 16"), ("u4", "UINT samples of 32"), ("f8", "IEEEFP samples of 64"),
-                        ("f2", "IEEEFP samples of 16"), ("i1", "INT samples of 8")]:  # fmt: skip
-        refusal(tmp_path, tiff_bytes(np.zeros((4, 4), dtype)), f"it has {name} bits, expected UINT of 8 or 16 bits")
+    for dtype, name in [("i8", "INT samples of 64"), ("u8", "UINT samples of 64")]:
+        refusal(tmp_path, tiff_bytes(np.zeros((4, 4), dtype)), f"it has {name} bits, expected UINT of 1 to 32 bits")
+    wide = np.array([[-5, 70000]], "i4")
+    refusal(tmp_path, tiff_bytes(wide), "it has int32 samples from -5 to 70000, expected 0 to 65535")
+    refusal(tmp_path, tiff_bytes(np.array([[20.5, 31.0]])), "it has float samples that are not all in")
     many = samples(HEIGHT, WIDTH, 5, dtype=np.uint16)
     refusal(tmp_path, tiff_bytes(many, photometric="minisblack", planarconfig="contig"), "it has 5 samples a pixel")
     cmyk = tiff_bytes(RGBA16, photometric="separated")

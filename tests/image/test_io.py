@@ -16,7 +16,8 @@ from tests.helpers.pictures import GRAY8, GRAY16, RGB8, RGB16, RGBA8, TRUNCATABL
 
 
 def test_suffixes() -> None:
-    assert WRITABLE_SUFFIXES == READABLE_SUFFIXES == {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
+    assert {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"} == WRITABLE_SUFFIXES
+    assert WRITABLE_SUFFIXES | {".npy", ".pgm"} == READABLE_SUFFIXES
 
 
 # ---------------------------------------------------------------- PIL images
