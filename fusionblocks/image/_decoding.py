@@ -232,7 +232,9 @@ def _sound(array: np.ndarray, any_float: bool) -> np.ndarray:
     elif not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"it has samples of dtype {array.dtype}, expected real numbers")
     elif not any_float and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise ValueError("it has float samples that are not all in [0, 1]")
+        raise ValueError(
+            "it has float samples that are not all in [0, 1]; thermal_range says which values are black and white"
+        )
     return array.astype(np.float32)
 
 
