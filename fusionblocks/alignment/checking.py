@@ -41,14 +41,14 @@ def preview(rig: Alignment, infrared: Any, visible: Any) -> np.ndarray:
     before = F.interpolate(here, size, mode="bilinear", antialias=True, align_corners=False)
     after = rig.warp(here, size)
     seen = torch.from_numpy(rig.soft_coverage(size))[None, None]
-    # the border of the infrared view is no edge of the scene
-    after = torch.lerp(after[seen >= 1].mean() if bool((seen >= 1).any()) else after.mean(), after, seen)
-    panes = [_panel(before, there), np.full((size[0], 8, 3), 255, np.uint8), _panel(after, there)]
+    # the border of the infrared view is not an edge of the scene
+    inner = (seen >= 1).to(after)
+    panes = [_panel(before, there, 1), np.full((size[0], 8, 3), 255, np.uint8), _panel(after, there, inner)]
     return np.concatenate(panes, axis=1)
 
 
-def _panel(infrared: torch.Tensor, visible: torch.Tensor) -> np.ndarray:
-    red, cyan = (_strength(x)[0, 0].numpy() for x in (infrared, visible))
+def _panel(infrared: torch.Tensor, visible: torch.Tensor, inner: torch.Tensor | int) -> np.ndarray:
+    red, cyan = (x[0, 0].numpy() for x in (_strength(infrared) * inner, _strength(visible)))
     return np.rint(255 * np.stack([red, cyan, cyan], axis=-1)).astype(np.uint8)
 
 
