@@ -30,6 +30,7 @@ from fusionblocks.image import (
 )
 from fusionblocks.image.checks import check_pair
 from fusionblocks.image.convert import array_rows
+from fusionblocks.image.radiometric import thermal_array
 from fusionblocks.image.rows import Rows, Shape, WholeOnlyError, strip_rows
 from fusionblocks.models.base import FusionModel, evaluating
 from fusionblocks.models.packaged import has_random_weights
@@ -142,10 +143,11 @@ def _open_pair(
     if isinstance(infrared, str | Path) and (radiometric := read_radiometric(infrared)) is not None:
         infrared, thermal_range = radiometric.values, thermal_range or "auto"
     limits = None
-    if thermal_range == "auto" and not isinstance(infrared, Tensor):
-        infrared = _thermal_array(infrared)
-        limits = auto_range(infrared)
-    elif thermal_range is not None and thermal_range != "auto":
+    if isinstance(thermal_range, str) and thermal_range == "auto":
+        if not isinstance(infrared, Tensor):
+            infrared = thermal_array("infrared", infrared)
+            limits = auto_range(infrared)
+    elif thermal_range is not None:
         limits = check_range("thermal_range", thermal_range)
     thermal = _picture_rows("infrared", infrared, thermal=True, limits=limits)
     colour = _picture_rows("visible", visible)
@@ -223,17 +225,6 @@ def _fused(
                 ) from reason
     fused = network(**_whole(pair, guides, dtype)).fused
     return Rows.of(fused, strip_rows(batch * width, STRIP_PIXELS))
-
-
-def _thermal_array(picture: Picture) -> np.ndarray:
-    """Return an infrared picture's own values."""
-    if isinstance(picture, str | Path):
-        return read_image(picture, any_float=True)
-    if isinstance(picture, Image.Image):
-        return image_to_array(picture, "infrared")
-    if not isinstance(picture, np.ndarray):
-        raise TypeError(f"infrared must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
-    return picture
 
 
 class _Result:

@@ -17,8 +17,9 @@ from fusionblocks._support.names import closest
 from fusionblocks.alignment.alignment import Alignment
 from fusionblocks.alignment.points import check_points, fit, left_out, read_points, simplest
 from fusionblocks.data import match_folders
-from fusionblocks.image import image_to_array, luma, read_image, thermal_limits
+from fusionblocks.image import luma, thermal_limits
 from fusionblocks.image.planar import MODELS, mapped, mean_displacement
+from fusionblocks.image.radiometric import thermal_array
 
 MOST_PAIRS = 20
 """Pairs of a rig that are looked at; of more, as many at equal distances."""
@@ -76,6 +77,10 @@ def align(
         ValueError: If the pictures of a camera differ in size, their numbers differ, a picture cannot be read, or an
             option is unknown; if no pair shows the board.
 
+    Reference:
+        This library's own, of known parts: correlation by Fourier transforms, and Gauss-Newton as in "An Iterative Image
+        Registration Technique with an Application to Stereo Vision", 1981.
+
     Example:
         >>> import fusionblocks as fb
         >>> scene = fb.data.synthetic_scene(10, height=120, width=160)
@@ -88,6 +93,8 @@ def align(
     if points is not None and board is not None:
         raise ValueError("points and board exclude each other")
     pairs = pairs_of(infrared, visible)
+    if points is None and board is None and len(pairs) > MOST_PAIRS:
+        pairs = [pairs[round(i)] for i in np.linspace(0, len(pairs) - 1, MOST_PAIRS)]
     sizes = _sizes(pairs, all_pairs=points is None)
     if points is not None:
         return _from_points(read_points(points) if isinstance(points, str | os.PathLike) else points, sizes, model)
@@ -123,15 +130,12 @@ def _from_scenes(
 
     if not isinstance(degrees, int | float) or isinstance(degrees, bool) or not 0 <= degrees <= 45:
         raise ValueError(f"degrees must be a number from 0 to 45, got {degrees!r}")
-    scales = _scales(scale, sizes)
-    chosen = pairs
-    if len(pairs) > MOST_PAIRS:
-        chosen = [pairs[round(i)] for i in np.linspace(0, len(pairs) - 1, MOST_PAIRS)]
-    infrared = torch.stack([torch.from_numpy(gray_picture("infrared", a, thermal=True)) for a, _ in chosen])[:, None]
-    visible = torch.stack([torch.from_numpy(gray_picture("visible", b)) for _, b in chosen])[:, None]
+    infrared = torch.stack([torch.from_numpy(gray_picture("infrared", a, thermal=True)) for a, _ in pairs])[:, None]
+    visible = torch.stack([torch.from_numpy(gray_picture("visible", b)) for _, b in pairs])[:, None]
     if min(*sizes[0], *sizes[1]) < 32:
         raise ValueError(f"pictures must be at least 32x32 to be aligned, got {sizes[0]} and {sizes[1]}")
     same_view = max(sizes[1][1] / sizes[0][1], sizes[1][0] / sizes[0][0])
+    scales = _scales(scale, same_view)
     with torch.inference_mode():
         found = estimate(infrared, visible, model=model, scales=scales, same_view=same_view, degrees=float(degrees))
     apart = mean_displacement(*found.halves, *sizes)
@@ -145,12 +149,8 @@ def _from_scenes(
     )
 
 
-def _scales(
-    scale: float | tuple[float, float] | None, sizes: tuple[tuple[int, int], tuple[int, int]]
-) -> tuple[float, float]:
-    (height, width), (full_height, full_width) = sizes
+def _scales(scale: float | tuple[float, float] | None, same_view: float) -> tuple[float, float]:
     if scale is None:
-        same_view = max(full_width / width, full_height / height)
         return SCALES[0] * same_view, SCALES[1] * same_view
     low, high = (0.8 * scale, 1.25 * scale) if isinstance(scale, int | float) else scale
     if not (math.isfinite(low) and math.isfinite(high) and 0 < low <= high):
@@ -212,12 +212,7 @@ def _size_of(name: str, picture: Any) -> tuple[int, int]:
 
 
 def _array(name: str, picture: Any) -> np.ndarray:
-    if isinstance(picture, str | os.PathLike):
-        return read_image(picture, any_float=True)
-    if isinstance(picture, Image.Image):
-        return image_to_array(picture, name)
-    if not isinstance(picture, np.ndarray):
-        raise TypeError(f"{name} must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
+    picture = thermal_array(name, picture)
     if picture.ndim not in (2, 3) or 0 in picture.shape or picture.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(f"{name} must have shape (H, W) or (H, W, C) with 1 or 3 channels, got {picture.shape}")
     return picture
@@ -226,7 +221,7 @@ def _array(name: str, picture: Any) -> np.ndarray:
 def gray_picture(name: str, picture: Any, *, thermal: bool = False) -> np.ndarray:
     """Return a picture's luma as ``(H, W)`` float32, stretched to about [0, 1] whatever its unit."""
     if isinstance(picture, Tensor):
-        planes = picture.detach().cpu().double()
+        array, planes = None, picture.detach().cpu().double()
     else:
         array = _array(name, picture)
         layers = array[..., None] if array.ndim == 2 else array
@@ -235,8 +230,8 @@ def gray_picture(name: str, picture: Any, *, thermal: bool = False) -> np.ndarra
     known = np.isfinite(gray)
     if not known.any():
         return np.zeros(gray.shape, np.float32)
-    if thermal and not isinstance(picture, Tensor) and _array(name, picture).dtype == np.uint16:
-        low, high = thermal_limits(_array(name, picture))
+    if thermal and array is not None and array.dtype == np.uint16:
+        low, high = thermal_limits(array)
     else:
         low, high = np.percentile(gray[known], (0.5, 99.5))
     gray = np.where(known, gray, (low + high) / 2)

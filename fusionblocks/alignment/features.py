@@ -5,23 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionblocks.image.planar import sample, scaling
+from fusionblocks.image.filters import gaussian_blur
+from fusionblocks.image.planar import scaling
 
 
 def smooth(x: Tensor, sigma: float) -> Tensor:
-    """Return maps blurred by a Gaussian, borders repeated."""
-    if sigma <= 0:
-        return x
-    radius = math.ceil(3 * sigma)
-    place = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
-    kernel = torch.exp(-(place**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
-    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), kernel, groups=x.shape[1])
-    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), kernel.mT, groups=x.shape[1])
+    """Return maps blurred by a Gaussian of three standard deviations to each side, borders repeated."""
+    return gaussian_blur(x, sigma, 2 * math.ceil(3 * sigma) + 1, border="replicate")
 
 
 def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,9 +68,6 @@ def resized(x: Tensor, factor: float) -> Tensor:
     return F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
 
 
-def between(size: Sequence[int], other: Sequence[int]) -> object:
+def between(size: Sequence[int], other: Sequence[int]) -> np.ndarray:
     """Return the map from the pixels of a picture to those of a resized copy."""
     return scaling(other[1] / size[1], other[0] / size[0])
-
-
-__all__ = ["between", "edges", "orientations", "resized", "sample", "slopes", "smooth"]

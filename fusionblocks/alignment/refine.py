@@ -57,8 +57,8 @@ def level_of(infrared: Tensor, visible: Tensor, side: float, scale: float, sigma
     return Level(
         _with_slopes(edges(other, sigma=sigma, window=window)),
         _with_slopes(edges(small, sigma=sigma, window=window))[..., ::stride, ::stride].contiguous(),
-        np.asarray(between(infrared.shape[-2:], other.shape[-2:])),
-        every @ np.asarray(between(visible.shape[-2:], small.shape[-2:])),
+        between(infrared.shape[-2:], other.shape[-2:]),
+        every @ between(visible.shape[-2:], small.shape[-2:]),
         stride,
     )
 

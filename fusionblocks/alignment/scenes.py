@@ -20,11 +20,10 @@ SIDES = (128, 256, 512)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A map, its two halves and how well edges agree."""
+    """A map, what either half of the data finds by itself, and the model that was chosen."""
 
     matrix: np.ndarray
     halves: tuple[np.ndarray, np.ndarray]
-    agreement: float
     model: str
 
 
@@ -78,7 +77,7 @@ def estimate(
 
     matrix = exact(everything, begun[0])
     first, second = (exact(weights, start) for weights, start in zip(groups, begun[1:], strict=True))
-    return Estimate(matrix, (first, second), agreement_of(levels[3], everything, matrix), chosen)
+    return Estimate(matrix, (first, second), chosen)
 
 
 def _simplest(level: Level, groups: Tensor, halves: dict[str, list[np.ndarray]]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks.alignment.features import between, orientations, resized
-from fusionblocks.image.planar import inside, sample, scaling, similarity, unit
+from fusionblocks.image.planar import corners_of, inside, sample, scaling, similarity, unit
 
 COARSE = 128
 """Width or height, the longer, of the visible pictures in which is searched."""
@@ -44,7 +44,7 @@ def search(
     there = torch.fft.rfft2(weights * features, shape)  # (G, B, C, ...)
     energy_there = torch.fft.rfft2(weights * features.square().sum(1, keepdim=True), shape)
     weights_there = torch.fft.rfft2(weights, shape)
-    to_small = np.asarray(between(size, small.shape[-2:]))
+    to_small = between(size, small.shape[-2:])
 
     best: list[tuple[float, np.ndarray]] = [(-np.inf, np.eye(3))] * (1 + len(groups))
     steps = max(2, round(np.log(scales[1] / scales[0]) / np.log(1.03)) + 1)
@@ -70,14 +70,14 @@ def _placed(infrared: Tensor, scale: float, turn: float, to_small: np.ndarray) -
     factor = scale * to_small[0, 0]
     small = resized(infrared, min(1.0, factor))
     to_canvas = similarity(factor, turn, (0, 0), (0, 0))
-    corners = np.array([[0, 0], [size[1] - 1, 0], [size[1] - 1, size[0] - 1], [0, size[0] - 1]]) @ to_canvas[:2, :2].T
+    corners = corners_of(size) @ to_canvas[:2, :2].T
     low, high = corners.min(0), corners.max(0)
     width, height = (int(np.ceil(side)) + 1 for side in high - low)
     to_canvas[:2, 2] -= low
     into_small = scaling(small.shape[-1] / size[1], small.shape[-2] / size[0]) @ np.linalg.inv(to_canvas)
     picture = sample(small, into_small, (height, width))
     mask = inside(into_small, (height, width), small.shape[-2:], margin=0).to(picture)[None, None]
-    # gradients across the edge of the picture are none of the scene's
+    # gradients across the edge of the picture are not the scene's
     filled = picture + (1 - mask) * picture.sum((2, 3), keepdim=True) / mask.sum()
     inner = inside(into_small, (height, width), small.shape[-2:], margin=2.5).to(picture)[None, None]
     return orientations(filled) * inner, to_canvas, inner

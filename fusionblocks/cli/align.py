@@ -44,10 +44,10 @@ def align(
         if preview is not None and preview.suffix.lower() not in WRITABLE_SUFFIXES:
             raise ValueError(f"--preview {preview} must end in one of {', '.join(sorted(WRITABLE_SUFFIXES))}")
         rig = align_cameras(infrared, visible, points=points, board=board, circles=circles, model=model, scale=scale)
-        rig.save(output)
         if preview is not None:
             pairs = pairs_of(infrared, visible)
             write_image(preview, preview_of(rig, *pairs[len(pairs) // 2]))
+        rig.save(output)
     except (*BAD_INPUT, ImportError) as error:
         refuse(error)
     judged = "reliable" if rig.reliable else "not reliable: look at the preview, or give more pairs, or points"

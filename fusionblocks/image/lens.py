@@ -22,6 +22,9 @@ class Lens:
     Raises:
         ValueError: If a shape is another one or a focal length is not positive.
 
+    Reference:
+        "Close-range camera calibration", 1971.
+
     Example:
         >>> import numpy as np
         >>> from fusionblocks.image import Lens
