@@ -78,8 +78,8 @@ def align(
             option is unknown; if no pair shows the board.
 
     Reference:
-        This library's own, of known parts: correlation by Fourier transforms, and Gauss-Newton as in "An Iterative Image
-        Registration Technique with an Application to Stereo Vision", 1981.
+        This library's own, of known parts: correlation by Fourier transforms, and Gauss-Newton as in "An Iterative
+        Image Registration Technique with an Application to Stereo Vision", 1981.
 
     Example:
         >>> import fusionblocks as fb
