@@ -172,7 +172,7 @@ def test_file_keeps_to_its_layer(path: str) -> None:
         ("image/color.py", "from fusionblocks.blocks import SDFM"),
         ("image/color.py", "import einops"),
         ("blocks/sdfm.py", "from fusionblocks.image._local import filter_valid"),
-        ("blocks/sdfm.py", "from fusionblocks.ops import _checks"),
+        ("blocks/sdfm.py", "from fusionblocks.ops import _tiles"),
         ("image/color.py", "from ..ops import channel_attention"),
         ("ops/attention/reference.py", "import triton"),
         ("ops/attention/__init__.py", "def f():\n    import triton.language as tl"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_alike, check_divisible
+from fusionblocks._support.checks import check_alike, check_divisible
 from fusionblocks.blocks.inverted_residual import InvertedResidual
 from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
 from fusionblocks.blocks.reaching import in_a_row, side_by_side

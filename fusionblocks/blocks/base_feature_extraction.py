@@ -5,7 +5,7 @@ from __future__ import annotations
 from timm.layers import ConvMlp
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_divisible, check_features, check_positive
+from fusionblocks._support.checks import check_divisible, check_features, check_positive
 from fusionblocks.blocks.transformer import TransformerBlock
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_alike, check_divisible, check_features
 from fusionblocks.blocks.by_rows import known_reach, must_own
 from fusionblocks.blocks.channel_attention import CrossChannelAttention
-from fusionblocks.blocks.checks import check_alike, check_divisible, check_features
 from fusionblocks.blocks.inverted_residual import InvertedResidual
 from fusionblocks.blocks.invertible_conv import InvertibleConv1x1, split_channels
 from fusionblocks.blocks.reaching import in_a_row, side_by_side

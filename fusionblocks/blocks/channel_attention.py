@@ -9,9 +9,9 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_alike, check_divisible, check_features
 from fusionblocks._support.modules import is_a, is_watched
 from fusionblocks.blocks.by_rows import known_reach
-from fusionblocks.blocks.checks import check_alike, check_divisible, check_features
 from fusionblocks.blocks.gram import Gram, mix
 from fusionblocks.image.rows import Rows
 from fusionblocks.ops import channel_attention

@@ -5,7 +5,7 @@ from __future__ import annotations
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_divisible, check_features, check_positive
+from fusionblocks._support.checks import check_divisible, check_features, check_positive
 from fusionblocks.ops import folded_token_attention, token_attention
 
 # B batch, C channels, H and W height and width, S width of a semantic token, T tokens, N = H W pixels, d = C / heads

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_divisible, check_features, check_positive
 from fusionblocks.blocks.affine_coupling import AffineCoupling
-from fusionblocks.blocks.checks import check_divisible, check_features, check_positive
 from fusionblocks.blocks.gradient_residual_dense import GradientResidualDense
 from fusionblocks.blocks.invertible_conv import split_channels
 from fusionblocks.blocks.reaching import in_a_row

@@ -6,7 +6,7 @@ import torch
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks._support.checks import check_features, check_positive
 from fusionblocks.blocks.reaching import in_a_row
 
 

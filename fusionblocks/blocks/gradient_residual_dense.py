@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks._support.checks import check_features, check_positive
 from fusionblocks.blocks.reaching import in_a_row, side_by_side
 
 SOBEL = ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0))

@@ -10,7 +10,7 @@ from einops import rearrange, reduce, repeat
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_alike, check_features, check_positive
+from fusionblocks._support.checks import check_alike, check_features, check_positive
 from fusionblocks.blocks.conv_gru import ConvGRUCell
 from fusionblocks.blocks.reaching import in_a_row, side_by_side
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from timm.layers.cbam import ChannelAttn
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks._support.checks import check_features, check_positive
 
 
 class HFAH(nn.Module):

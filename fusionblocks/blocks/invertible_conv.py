@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks._support.checks import check_features, check_positive
 from fusionblocks.blocks.reaching import of_convolution
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fusionblocks import blocks
+from fusionblocks._support.checks import check_positive
 from fusionblocks._support.names import closest
-from fusionblocks.blocks.checks import check_positive
 from fusionblocks.blocks.reaching import in_a_row
 
 #: What the blocks of a kind take and return. Maps are ``(B, C, H, W)``, and a block keeps height and width.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_positive
+from fusionblocks._support.checks import check_positive
 
 
 class LoRALinear(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks._support.checks import check_features, check_positive
 from fusionblocks.blocks.reaching import in_a_row, side_by_side
 
 

@@ -8,7 +8,7 @@ from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
 from fusionblocks import ops
-from fusionblocks.blocks.checks import check_alike, check_divisible, check_positive
+from fusionblocks._support.checks import check_alike, check_divisible, check_positive
 from fusionblocks.blocks.dense import DenseLayer
 
 

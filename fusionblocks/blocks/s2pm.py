@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_features, check_positive
 from fusionblocks.blocks._double_norm import DoubleNormConv
-from fusionblocks.blocks.checks import check_features, check_positive
 from fusionblocks.blocks.reaching import in_a_row
 
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionblocks.blocks.checks import check_features, check_positive
+from fusionblocks._support.checks import check_features, check_positive
 
 
 class SemanticInjection(nn.Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_features, check_positive
 from fusionblocks.blocks.by_rows import known_reach, must_own, run
 from fusionblocks.blocks.channel_attention import ChannelAttention
-from fusionblocks.blocks.checks import check_features, check_positive
 from fusionblocks.blocks.reaching import in_a_row
 from fusionblocks.image.rows import Rows
 

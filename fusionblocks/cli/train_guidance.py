@@ -167,7 +167,7 @@ def _open_source(
     seed: int,
 ) -> _Folders | _Clean:
     """Return the pictures of the one option that was given."""
-    from fusionblocks._support.numbers import check_whole
+    from fusionblocks._support.checks import check_whole
     from fusionblocks.data import DEGRADATIONS
     from fusionblocks.data.labelled import CLEAN, check_known, pictures_in
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from fusionblocks._support.checks import check_number
 from fusionblocks._support.names import closest
-from fusionblocks._support.numbers import check_number
 from fusionblocks.image import check_picture, check_values
 
 #: The kinds of :func:`degrade`, the class names of a classifier of degradations; ``"clean"`` is not among them.
@@ -98,7 +98,7 @@ def degrade(
     check_picture("picture", pictures, channels=(1, 3))
     check_values("picture", pictures)
     effect = _effect(kind)
-    strength = check_number("strength", strength, 1.0)
+    strength = check_number("strength", strength, least=0, most=1)
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator is not None and generator.device.type != "cpu":

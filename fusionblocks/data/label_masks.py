@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionblocks._support.numbers import check_whole
+from fusionblocks._support.checks import check_whole
 from fusionblocks.image.labels import VOID
 
 #: The masks that a segmentation network with more heads than one learns from.

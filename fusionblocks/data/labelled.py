@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks._support.names import closest
-from fusionblocks._support.numbers import check_number, check_whole
 from fusionblocks.data.degradations import DEGRADATIONS, degrade
 from fusionblocks.data.pairs import natural_key
 from fusionblocks.image import READABLE_SUFFIXES, array_to_tensor, check_picture, check_values, read_image
@@ -197,7 +197,7 @@ class DegradedPictures(Dataset[tuple[Tensor, int]]):
         self.pictures, self.classes = pictures, tuple(classes)
         self.length = len(pictures) * len(classes) if length is None else check_whole("length", length, 1)
         self.size = None if size is None else check_whole("size", size, 1)
-        self.weakest, self.strongest = (check_number("strength", bound, 1.0) for bound in strength)
+        self.weakest, self.strongest = (check_number("strength", bound, least=0, most=1) for bound in strength)
         if not 0 < self.weakest <= self.strongest:
             raise ValueError(f"strength must be a rising range above 0, got {tuple(strength)}")
         self.flip = flip

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fusionblocks._support.numbers import check_whole
+from fusionblocks._support.checks import check_whole
 from fusionblocks.data._cache import PictureCache
 from fusionblocks.data._draws import Draw, generator_of
 from fusionblocks.data._reading import PACKED, PairReader, finished

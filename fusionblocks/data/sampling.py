@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sized
 import torch
 from torch.utils.data import Sampler
 
-from fusionblocks._support.numbers import check_whole
+from fusionblocks._support.checks import check_whole
 from fusionblocks.data._draws import Draw, generator_of
 
 

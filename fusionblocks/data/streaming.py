@@ -9,7 +9,7 @@ import torch
 from torch import Generator
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fusionblocks._support.numbers import check_whole
+from fusionblocks._support.checks import check_whole
 from fusionblocks.data._draws import Draw, generator_of
 from fusionblocks.data.paired import PairedImages
 

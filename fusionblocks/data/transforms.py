@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
-from fusionblocks._support.numbers import check_number, check_whole
+from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks.data.degradations import DEGRADATIONS, degrade
 from fusionblocks.data.labelled import check_known
 from fusionblocks.image import Padding, reflect_pad
@@ -136,8 +136,8 @@ class PairedFlip(PairedTransform):
     any_dtype = True
 
     def __init__(self, *, horizontal: float = 0.5, vertical: float = 0.0) -> None:
-        self.horizontal = check_number("horizontal", horizontal, 1.0)
-        self.vertical = check_number("vertical", vertical, 1.0)
+        self.horizontal = check_number("horizontal", horizontal, least=0, most=1)
+        self.vertical = check_number("vertical", vertical, least=0, most=1)
 
     def __call__(self, item: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
         # drawn both always, so that one chance does not shift the other's draws
@@ -206,8 +206,8 @@ class PairedDegrade(PairedTransform):
         check_known("degradation", kinds, DEGRADATIONS)
         check_known("modality", modalities, ("infrared", "visible"))
         self.kinds, self.modalities = tuple(kinds), tuple(modalities)
-        self.probability = check_number("probability", probability, 1.0)
-        self.weakest, self.strongest = (check_number("strength", bound, 1.0) for bound in strength)
+        self.probability = check_number("probability", probability, least=0, most=1)
+        self.weakest, self.strongest = (check_number("strength", bound, least=0, most=1) for bound in strength)
         if not 0 < self.weakest <= self.strongest:
             raise ValueError(f"strength must be a rising range above 0, got {tuple(strength)}")
         self.keep_clean = keep_clean

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fusionblocks.blocks.checks import check_positive
+from fusionblocks._support.checks import check_positive
 
 #: Groups of layers that ``targets`` may name, by a part of a layer's dotted name.
 GROUPS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fusionblocks._support.autocast import no_autocast
+from fusionblocks._support.checks import check_rank, check_same_shape
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.color import luma
 
@@ -67,19 +67,13 @@ def check_same_size(first: str, reference: Tensor, name: str, other: Tensor) -> 
         raise ValueError(f"{first} and {name} must have the same size, got {sizes[0]} and {sizes[1]} (height x width)")
 
 
-def check_same_shape(**tensors: Tensor) -> None:
-    """Raise unless all are float tensors ``(B, C, H, W)`` of one shape."""
-    (first, reference), *_ = tensors.items()
+def check_maps(**tensors: Tensor) -> None:
+    """Raise unless all are float tensors ``(B, C, H, W)`` of one shape with no empty dimension."""
+    check_rank("(B, C, H, W)", **tensors)
     for name, x in tensors.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} must be a tensor of shape (B, C, H, W), got {type(x).__name__}")
-        if x.ndim != 4 or x.numel() == 0:
+        if x.numel() == 0:
             raise ValueError(f"{name} must have shape (B, C, H, W) with no empty dimension, got {tuple(x.shape)}")
-        if not x.is_floating_point():
-            raise TypeError(f"{name} must be of a floating-point dtype, got {x.dtype}")
-        if x.shape != reference.shape:
-            shapes = f"{tuple(reference.shape)} and {tuple(x.shape)}"
-            raise ValueError(f"{first} and {name} must have the same shape, got {shapes}")
+    check_same_shape(**tensors)
 
 
 def alike(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +81,7 @@ def alike(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     both = isinstance(image, Tensor) and isinstance(reference, Tensor) and image.ndim == reference.ndim == 4
     if both and (image.shape[1], reference.shape[1]) == (1, 3):
         reference = gray(reference)
-    check_same_shape(image=image, reference=reference)
+    check_maps(image=image, reference=reference)
     return image, reference
 
 
@@ -101,26 +95,6 @@ def check_mask(mask: Tensor, fused: Tensor) -> None:
     if mask.ndim != 4 or mask.shape[1] != 1:
         raise ValueError(f"{expected}, got shape {tuple(mask.shape)}")
     check_same_size("fused", fused, "mask", mask)
-
-
-def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise a ``ValueError`` that names the argument unless ``value`` is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
-
-
-def check_number(name: str, value: object, low: float, high: float = math.inf, *, closed: bool = False) -> None:
-    """Raise a ``ValueError`` unless ``value`` is a number above ``low`` (if closed, from ``low``) up to ``high``."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (low <= value if closed else low < value) or value > high:  # type: ignore[operator]
-        bounds = f"{'at least' if closed else 'above'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-        raise ValueError(f"{name} must be a number {bounds}, got {value!r}")
-
-
-def check_whole(name: str, value: object, low: int, *, odd: bool = False) -> None:
-    """Raise a ``ValueError`` unless ``value`` is an integer of at least ``low``, odd if so asked."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (odd and value % 2 == 0):
-        raise ValueError(f"{name} must be an {'odd ' if odd else ''}integer of at least {low}, got {value!r}")
 
 
 def gray(picture: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fusionblocks._support.checks import check_choice
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.numerics import pearson, safe_sqrt
-from fusionblocks.losses._inputs import check_choice, check_pictures, check_same_shape, full_precision, gray
+from fusionblocks.losses._inputs import check_maps, check_pictures, full_precision, gray
 from fusionblocks.losses._modules import as_module
 
 #: Keeps the correlation of constant features finite, and the ratio of the decomposition positive.
@@ -47,7 +48,7 @@ def feature_correlation(x: Tensor, y: Tensor, *, per_picture: bool = False) -> T
         >>> feature_correlation(x, 1 - x).round(decimals=3)
         tensor(-1.)
     """
-    check_same_shape(x=x, y=y)
+    check_maps(x=x, y=y)
     return _correlation(x, y, per_picture).mean()
 
 
@@ -145,7 +146,7 @@ def graph_decomposition_loss(
         tensor(0.9950)
     """
     base, detail = _agreements(base_infrared, base_visible, detail_infrared, detail_visible, per_picture)
-    check_same_shape(graph_infrared=graph_infrared, graph_visible=graph_visible)
+    check_maps(graph_infrared=graph_infrared, graph_visible=graph_visible)
     graph = _correlation(graph_infrared, graph_visible, per_picture)
     return ((detail.square() + graph.square()) / (_OFFSET + base)).mean()
 
@@ -212,8 +213,8 @@ CorrelationRatioLoss = as_module("CorrelationRatioLoss", correlation_ratio_loss)
 def _agreements(
     base_infrared: Tensor, base_visible: Tensor, detail_infrared: Tensor, detail_visible: Tensor, per_picture: bool
 ) -> tuple[Tensor, Tensor]:
-    check_same_shape(base_infrared=base_infrared, base_visible=base_visible)
-    check_same_shape(detail_infrared=detail_infrared, detail_visible=detail_visible)
+    check_maps(base_infrared=base_infrared, base_visible=base_visible)
+    check_maps(detail_infrared=detail_infrared, detail_visible=detail_visible)
     base = _correlation(base_infrared, base_visible, per_picture)
     return base, _correlation(detail_infrared, detail_visible, per_picture)
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fusionblocks.losses._inputs import check_choice, check_same_shape, full_precision
+from fusionblocks._support.checks import check_choice
+from fusionblocks.losses._inputs import check_maps, full_precision
 
 
 @full_precision
@@ -46,7 +47,7 @@ def noise_loss(
         >>> noise_loss(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 2.0))
         tensor(4.)
     """
-    check_same_shape(noise_prediction=noise_prediction, noise=noise)
+    check_maps(noise_prediction=noise_prediction, noise=noise)
     check_choice("norm", norm, ("l1", "l2"))
     check_choice("reduction", reduction, ("mean", "sum"))
     error = noise_prediction - noise

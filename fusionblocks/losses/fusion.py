@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionblocks.losses._inputs import check_number
+from fusionblocks._support.checks import check_number
 from fusionblocks.losses.presets import PRESETS
 from fusionblocks.losses.terms import TERMS, Term, term, unknown
 
@@ -143,9 +143,7 @@ def _chosen(weights: Mapping[str, float], known: Mapping[str, Term]) -> dict[str
     for name, weight in weights.items():
         if name not in known:
             raise ValueError(unknown("term", name, known))
-        if not isinstance(weight, int | float) or isinstance(weight, bool):
-            raise TypeError(f"the weight of {name} must be a number, got {type(weight).__name__}")
-        check_number(f"the weight of {name}", weight, 0, closed=True)
+        check_number(f"the weight of {name}", weight, least=0)
     return {name: known[name] for name in weights}
 
 

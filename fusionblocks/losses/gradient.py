@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fusionblocks._support.checks import check_number
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.filters import Border, gradient_magnitude, sobel
-from fusionblocks.losses._inputs import check_number, check_pictures, full_precision, gray, mean_difference
+from fusionblocks.losses._inputs import check_pictures, full_precision, gray, mean_difference
 from fusionblocks.losses._modules import as_module
 
 
@@ -97,7 +98,7 @@ def axis_gradient_loss(
     """
     check_pictures(fused=fused, infrared=infrared, visible=visible)
     check_picture("infrared", infrared, 1)
-    check_number("gain", gain, 0)
+    check_number("gain", gain, above=0)
     edges, first, second = (torch.stack(sobel(gray(x), border=border)) for x in (fused, infrared, visible))
     stronger = torch.where(first.abs() > second.abs(), first, second)
     if not signed:

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks.image.checks import check_picture
-from fusionblocks.losses._inputs import check_number, check_pictures, check_whole, full_precision, gray
+from fusionblocks.losses._inputs import check_pictures, full_precision, gray
 from fusionblocks.losses._modules import as_module
 
 _TINY = 1e-9
@@ -50,7 +51,7 @@ def entropy_loss(
         >>> entropy_loss(torch.maximum(infrared, visible), infrared, visible)
         tensor(0.)
     """
-    check_number("gain", gain, 0, closed=True)
+    check_number("gain", gain, least=0)
     f, a, b = _shares(fused, infrared, visible, bins, stride)
     brighter = _shares_of(_sampled(torch.maximum(infrared, gray(visible)), stride), bins)
     short = _entropy(brighter.mean(1)) - _entropy(f.mean(1))
@@ -94,7 +95,7 @@ def mutual_information_loss(
         >>> bool(own < mutual_information_loss(torch.rand(1, 1, 64, 64), infrared, visible))
         True
     """
-    check_number("least", least, 0)
+    check_number("least", least, above=0)
     shares = _shares(fused, infrared, visible, bins, stride)
     own, *sources = (_entropy(share.mean(1)) for share in shares)
     total = own.new_zeros(())

@@ -7,20 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fusionblocks._support.checks import check_choice, check_number, check_whole
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.filters import add_border, gaussian_kernel
 from fusionblocks.image.windows import filter_valid
-from fusionblocks.losses._inputs import (
-    check_choice,
-    check_mask,
-    check_number,
-    check_pictures,
-    check_whole,
-    full_precision,
-    gray,
-    mean_difference,
-    visible_like,
-)
+from fusionblocks.losses._inputs import check_mask, check_pictures, full_precision, gray, mean_difference, visible_like
 from fusionblocks.losses._modules import as_module
 
 
@@ -153,7 +144,7 @@ def masked_patch_mse_loss(
     check_picture("infrared", infrared, 1)
     check_mask(mask, fused)
     check_whole("window_size", window_size, 1, odd=True)
-    check_number("sigma", sigma, 0)
+    check_number("sigma", sigma, above=0)
     check_choice("salient", salient, ("infrared", "visible"))
     fused, visible = gray(fused), gray(visible)
     target, other = (infrared, visible) if salient == "infrared" else (visible, infrared)

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionblocks._support.checks import check_choice
 from fusionblocks.image.filters import Border, add_border, gradient_magnitude
-from fusionblocks.losses._inputs import alike, check_choice, full_precision, mean_difference
+from fusionblocks.losses._inputs import alike, full_precision, mean_difference
 from fusionblocks.losses._modules import as_module
 
 # Sobel's derivatives are products of a smoothing and a differencing kernel

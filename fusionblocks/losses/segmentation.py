@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks.image.labels import VOID, check_class_count, with_void
-from fusionblocks.losses._inputs import check_number, check_same_size, check_whole, full_precision
+from fusionblocks.losses._inputs import check_same_size, full_precision
 from fusionblocks.losses._modules import as_module
 
 #: PSFusion's weights of background and foreground of the binary map.
@@ -97,7 +98,7 @@ def ohem_cross_entropy_loss(
         tensor(0.6931)
     """
     labels = _class_labels("segmentation", segmentation, labels, ignore_index)
-    check_number("threshold", threshold, 0, 1)
+    check_number("threshold", threshold, above=0, most=1)
     check_whole("n_min", n_min, 1)
     losses = F.cross_entropy(segmentation, labels, ignore_index=VOID, reduction="none").flatten()
     losses = losses.sort(descending=True).values
@@ -215,5 +216,5 @@ def _two_weights(values: Sequence[float], logits: Tensor) -> Tensor:
     if len(values) != 2:
         raise ValueError(f"positive_weights must be two numbers, got {len(values)}")
     for value in values:
-        check_number("positive_weights", value, 0)
+        check_number("positive_weights", value, above=0)
     return logits.new_tensor(values).view(2, 1, 1)

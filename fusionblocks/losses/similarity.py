@@ -7,19 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.fidelity import SMALLEST, fidelities
 from fusionblocks.image.numerics import pearson
 from fusionblocks.image.similarity import ssim
-from fusionblocks.losses._inputs import (
-    alike,
-    check_number,
-    check_pictures,
-    check_whole,
-    full_precision,
-    gray,
-    visible_like,
-)
+from fusionblocks.losses._inputs import alike, check_pictures, full_precision, gray, visible_like
 from fusionblocks.losses._modules import as_module
 
 #: The range below which the constants of SSIM are so small that float32's rounding would decide about flat windows.
@@ -74,8 +67,8 @@ def ssim_loss(
     """
     image, reference = alike(image, reference)
     check_whole("window_size", window_size, 1)
-    check_number("sigma", sigma, 0)
-    check_number("data_range", data_range, 0)
+    check_number("sigma", sigma, above=0)
+    check_number("data_range", data_range, above=0)
     if window_size % 2 == 0:
         image, reference = image[..., 1:, 1:], reference[..., 1:, 1:]
         window_size -= 1
@@ -176,7 +169,7 @@ def scd_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, least: float =
         >>> scd_loss(infrared + visible, infrared, visible).abs() < 1e-6
         tensor(True)
     """
-    check_number("least", least, -2, 2)
+    check_number("least", least, above=-2, most=2)
     f, a, b = _gray_levels(fused, infrared, visible)
     return (least - pearson(a, f - b) - pearson(b, f - a)).clamp_min(0).mean().to(fused.dtype)
 

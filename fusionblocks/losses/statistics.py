@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks.image.checks import check_picture
 from fusionblocks.image.numerics import safe_sqrt
-from fusionblocks.losses._inputs import check_number, check_pictures, check_whole, full_precision, gray
+from fusionblocks.losses._inputs import check_pictures, full_precision, gray
 from fusionblocks.losses._modules import as_module
 
 
@@ -42,7 +43,7 @@ def contrast_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, gain: flo
         tensor(0.)
     """
     f, a, b = _gray_pictures(fused, infrared, visible)
-    check_number("gain", gain, 0)
+    check_number("gain", gain, above=0)
     return (gain * _deviation(torch.maximum(a, b)) - _deviation(f)).clamp_min(0).mean()
 
 
@@ -78,7 +79,7 @@ def spatial_frequency_loss(fused: Tensor, infrared: Tensor, visible: Tensor, *, 
         tensor(0.)
     """
     f, a, b = _gray_pictures(fused, infrared, visible)
-    check_number("gain", gain, 0)
+    check_number("gain", gain, above=0)
     if min(f.shape[-2:]) < 2:
         raise ValueError(f"fused must have at least 2x2 pixels, got {f.shape[-2]}x{f.shape[-1]} (height x width)")
     return (gain * _frequency(torch.maximum(a, b)) - _frequency(f)).clamp_min(0).mean()

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 from torch import Tensor
-
-
-def check_choice(name: str, value: object, choices: object) -> None:
-    """Raise a ``ValueError`` that names the argument unless ``value`` is one of the strings of a ``Literal``."""
-    accepted = get_args(choices)
-    if value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
 
 
 def safe_ratio(numerator: Tensor, denominator: Tensor, *, otherwise: float = 0.0) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from fusionblocks._support.checks import check_choice
 from fusionblocks.image.numerics import pearson, safe_sqrt
 from fusionblocks.metrics._inputs import gray_levels
-from fusionblocks.metrics._math import check_choice
 
 NoiseVariant = Literal["cddfuse", "vifb", "standard"]
 
@@ -84,7 +84,7 @@ def peak_signal_to_noise_ratio(
         >>> peak_signal_to_noise_ratio(visible, infrared, visible).round(decimals=4)
         tensor([3.0103], dtype=torch.float64)
     """
-    check_choice("variant", variant, NoiseVariant)
+    check_choice("variant", variant, get_args(NoiseVariant))
     f, a, b = gray_levels(fused, infrared, visible)
     peak = f.flatten(1).amax(1) if variant == "cddfuse" else torch.full_like(f[:, 0, 0, 0], 255)
     if variant == "vifb":

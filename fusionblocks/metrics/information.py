@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from fusionblocks._support.checks import check_choice
 from fusionblocks.metrics._copula import windowed_information
 from fusionblocks.metrics._histogram import joint_histogram, shannon, stretch
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
-from fusionblocks.metrics._math import central_differences, check_choice, safe_ratio
+from fusionblocks.metrics._math import central_differences, safe_ratio
 
 Unit = Literal["nats", "bits"]
 Reduction = Literal["sum", "mean"]
@@ -60,8 +61,8 @@ def mutual_information(
         >>> mutual_information(halves, halves, halves, unit="bits")
         tensor([2.], dtype=torch.float64)
     """
-    check_choice("unit", unit, Unit)
-    check_choice("reduction", reduction, Reduction)
+    check_choice("unit", unit, get_args(Unit))
+    check_choice("reduction", reduction, get_args(Reduction))
     f, *sources = _levels(fused, infrared, visible, stretched)
     return _reduce([_shared_and_total(f, source, unit)[0] for source in sources], reduction)
 
@@ -107,7 +108,7 @@ def normalized_mutual_information(
         >>> normalized_mutual_information(halves, halves, halves)
         tensor([2.], dtype=torch.float64)
     """
-    check_choice("reduction", reduction, Reduction)
+    check_choice("reduction", reduction, get_args(Reduction))
     f, *sources = _levels(fused, infrared, visible, stretched)
     pairs = [_shared_and_total(f, source, "bits") for source in sources]
     return _reduce([2 * safe_ratio(shared, total) for shared, total in pairs], reduction)
@@ -155,7 +156,7 @@ def feature_mutual_information(
         >>> feature_mutual_information(picture, picture, picture)
         tensor([1.], dtype=torch.float64)
     """
-    check_choice("feature", feature, Feature)
+    check_choice("feature", feature, get_args(Feature))
     f, a, b = gray_levels(fused, infrared, visible)
     check_smallest("FMI", f, side=FMI_WINDOW)
     if feature == "gradient":

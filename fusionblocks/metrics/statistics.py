@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
+from fusionblocks._support.checks import check_choice
 from fusionblocks.image.numerics import safe_sqrt
 from fusionblocks.metrics._histogram import histogram, shannon
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
-from fusionblocks.metrics._math import central_differences, check_choice
+from fusionblocks.metrics._math import central_differences
 
 FrequencyVariant = Literal["cddfuse", "vifb"]
 GradientVariant = Literal["cddfuse", "smfnet", "vifb"]
@@ -119,7 +120,7 @@ def spatial_frequency(
         >>> spatial_frequency(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
         tensor([255.], dtype=torch.float64)
     """
-    check_choice("variant", variant, FrequencyVariant)
+    check_choice("variant", variant, get_args(FrequencyVariant))
     f, _, _ = gray_levels(fused, infrared, visible, optional=True)
     check_smallest("SF", f, side=2)
     rows = f.diff(dim=-1).square().flatten(1)
@@ -169,7 +170,7 @@ def average_gradient(
         >>> average_gradient(ramp), average_gradient(ramp, variant="smfnet")
         (tensor([0.7071], dtype=torch.float64), tensor([1.], dtype=torch.float64))
     """
-    check_choice("variant", variant, GradientVariant)
+    check_choice("variant", variant, get_args(GradientVariant))
     f, _, _ = gray_levels(fused, infrared, visible, optional=True)
     check_smallest("AG", f, side=2)
     energy = central_differences(f, -1).square() + central_differences(f, -2).square()

@@ -9,11 +9,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_features
 from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.base_feature_extraction import ResidualTransformerGroup
 from fusionblocks.blocks.cai import CAI
 from fusionblocks.blocks.channel_attention import ChannelAttention, CrossChannelAttention
-from fusionblocks.blocks.checks import check_features
 from fusionblocks.blocks.gram import Gram, mix
 from fusionblocks.blocks.invertible_conv import split_channels
 from fusionblocks.blocks.reaching import in_a_row, side_by_side

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_features
 from fusionblocks._support.modules import is_a
-from fusionblocks.blocks.checks import check_features
 from fusionblocks.blocks.degradation_experts import LowLightExpert
 from fusionblocks.blocks.detail_fusion import DetailFusion
 from fusionblocks.blocks.dsrm import DSRM

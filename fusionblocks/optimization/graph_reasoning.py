@@ -11,8 +11,8 @@ from timm.layers import ConvNormAct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusionblocks._support.checks import check_alike
 from fusionblocks._support.modules import is_a
-from fusionblocks.blocks.checks import check_alike
 from fusionblocks.blocks.conv_gru import ConvGRUCell
 from fusionblocks.blocks.graph_reasoning import GraphFeatures, GraphReasoning, ModalityGraph
 from fusionblocks.optimization.rewriting import Rewrite, is_convolution, is_pointwise, rewrites

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_alike, check_features
 from fusionblocks._support.modules import is_a
-from fusionblocks.blocks.checks import check_alike, check_features
 from fusionblocks.blocks.funnel_stem import FunnelStem
 from fusionblocks.blocks.local_global_gate import LocalGlobalGate
 from fusionblocks.blocks.reaching import in_a_row, reach, side_by_side

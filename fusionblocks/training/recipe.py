@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusionblocks._support.checks import check_choice, check_number
 from fusionblocks._support.names import closest
-from fusionblocks.training._checks import check_choice, check_range
 from fusionblocks.training.plain import build, parse_value
 
 RECIPES = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "steps", "linear", "warmup_poly", "cosine")
 AUGMENTATIONS = ("flip", "rotate")
+
+
+def _check_number(name: str, value: float | None, **bounds: float) -> None:
+    if value is not None:
+        check_number(name, value, **bounds)
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class OptimizerRecipe:
 
     def __post_init__(self) -> None:
         check_choice("optimizer.name", self.name, OPTIMIZERS)
-        check_range("optimizer.lr", self.lr, above=0)
-        check_range("optimizer.weight_decay", self.weight_decay, least=0)
+        _check_number("optimizer.lr", self.lr, above=0)
+        _check_number("optimizer.weight_decay", self.weight_decay, least=0)
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ class ScheduleRecipe:
 
     def __post_init__(self) -> None:
         check_choice("schedule.name", self.name, SCHEDULES)
-        check_range("schedule.every", self.every, least=1)
-        check_range("schedule.hold", self.hold, least=0, below=1)
-        check_range("schedule.warmup", self.warmup, least=0)
-        check_range("schedule.start", self.start, above=0)
+        _check_number("schedule.every", self.every, least=1)
+        _check_number("schedule.hold", self.hold, least=0, below=1)
+        _check_number("schedule.warmup", self.warmup, least=0)
+        _check_number("schedule.start", self.start, above=0)
 
 
 @dataclass(frozen=True)
@@ -127,9 +132,9 @@ class PhaseRecipe:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"phase {self.name!r} needs either epochs or steps, got {self.epochs} and {self.steps}")
         for name in ("epochs", "steps", "batch", "accumulate", "patch"):
-            check_range(name, getattr(self, name), least=1)
-        check_range("clip", self.clip, above=0)
-        check_range("ema", self.ema, above=0, below=1)
+            _check_number(name, getattr(self, name), least=1)
+        _check_number("clip", self.clip, above=0)
+        _check_number("ema", self.ema, above=0, below=1)
         for augmentation in self.augment:
             check_choice("augment", augmentation, AUGMENTATIONS)
 
@@ -151,7 +156,7 @@ class ValidationRecipe:
     convention: str = "cddfuse"
 
     def __post_init__(self) -> None:
-        check_range("validation.every", self.every, least=1)
+        _check_number("validation.every", self.every, least=1)
         check_choice("validation.best", self.best, self.metrics)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from fusionblocks._support.checks import check_whole
 from fusionblocks.models.registry import create_model
-from fusionblocks.training._checks import check_range
 from fusionblocks.training.batches import seeded
 from fusionblocks.training.engine import Settings, Trainer
 from fusionblocks.training.objectives import Objective
@@ -91,9 +91,9 @@ def train(
         [1, 2]
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    check_range("workers", workers, least=0)
-    check_range("checkpoint_every", checkpoint_every, least=1)
-    check_range("keep", keep, least=1)
+    check_whole("workers", workers, 0)
+    check_whole("checkpoint_every", checkpoint_every, 1)
+    check_whole("keep", keep, 1)
     if model is None and recipe.model is None:
         raise ValueError("the recipe names no model: pass one to train")
     if model is None:

@@ -126,10 +126,10 @@ def test_it_compiles_without_a_break() -> None:
     [
         (({"intensity_mx": 1.0},), ValueError, "unknown term 'intensity_mx', did you mean 'intensity_max'?"),
         (({},), ValueError, "at least one term"),
-        (({"color": -1.0},), ValueError, "the weight of color must be a number at least 0, got -1.0"),
-        (({"color": math.nan},), ValueError, "the weight of color must be a number at least 0, got nan"),
-        (({"color": "4"},), TypeError, "the weight of color must be a number, got str"),
-        (({"color": True},), TypeError, "the weight of color must be a number, got bool"),
+        (({"color": -1.0},), ValueError, "the weight of color must be at least 0, got -1.0"),
+        (({"color": math.nan},), ValueError, "the weight of color must be at least 0, got nan"),
+        (({"color": "4"},), TypeError, "the weight of color must be a number, got '4' of type str"),
+        (({"color": True},), TypeError, "the weight of color must be a number, got True of type bool"),
     ],
 )
 def test_wrong_weights(arguments: tuple, error: type[Exception], message: str) -> None:

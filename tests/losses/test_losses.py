@@ -348,19 +348,19 @@ LOGITS, LABELS = torch.rand(2, 4, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
             (P1,) * 4,
             {"window_size": 4},
             ValueError,
-            "an odd integer of at least 1, got 4",
+            "an odd number, got 4",
         ),
-        ("masked_patch_mse", (P1,) * 4, {"sigma": 0}, ValueError, "sigma must be a number above 0, got 0"),
+        ("masked_patch_mse", (P1,) * 4, {"sigma": 0}, ValueError, "sigma must be above 0, got 0"),
         (
             "masked_patch_mse",
             (P1,) * 4,
             {"salient": "both"},
             ValueError,
-            "salient must be 'infrared' or",
+            "salient must be one of 'infrared', ",
         ),
         ("ssim", (P1, SMALL), {}, ValueError, "image and reference must have the same shape"),
         ("ssim", (P1, P1), {}, ValueError, "image must be no smaller than the window of 11 pixels, got 8x8"),
-        ("ssim", (P1, P1), {"window_size": 0}, ValueError, "window_size must be an integer of at least 1, got 0"),
+        ("ssim", (P1, P1), {"window_size": 0}, ValueError, "window_size must be at least 1, got 0"),
         ("vif", (P1, P1, P1), {}, ValueError, r"at least 41x41 pixels for VIF, got 8x8 \(height x width\)"),
         ("l1", (P1, SMALL), {}, ValueError, "image and reference must have the same shape"),
         (
@@ -368,7 +368,7 @@ LOGITS, LABELS = torch.rand(2, 4, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
             (P1, P1),
             {"normalization": "sum"},
             ValueError,
-            "normalization must be 'unit' or",
+            "normalization must be one of 'unit', ",
         ),
         ("gram", (P1, None), {}, TypeError, "reference must be a tensor of shape"),
         (
@@ -383,7 +383,7 @@ LOGITS, LABELS = torch.rand(2, 4, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
             (P1, P1, P1),
             {"form": "log"},
             ValueError,
-            "form must be 'ratio' or 'difference'",
+            "form must be one of 'ratio', 'difference'",
         ),
         (
             "cross_entropy",
@@ -413,7 +413,7 @@ LOGITS, LABELS = torch.rand(2, 4, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
             (LOGITS, LABELS),
             {"n_min": 0},
             ValueError,
-            "n_min must be an integer of at",
+            "n_min must be at",
         ),
         ("two_class", (LOGITS, LABELS), {}, ValueError, r"logits must have shape \(B, 2, H, W\)"),
         (
@@ -437,7 +437,7 @@ LOGITS, LABELS = torch.rand(2, 4, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
             ValueError,
             "must be two numbers, got 1",
         ),
-        ("noise", (P1, P1), {"norm": "l3"}, ValueError, "norm must be 'l1' or 'l2', got 'l3'"),
+        ("noise", (P1, P1), {"norm": "l3"}, ValueError, "norm must be one of 'l1', 'l2', got 'l3'"),
     ],
 )
 def test_wrong_arguments(name: str, arguments: tuple, options: dict, error: type[Exception], message: str) -> None:

@@ -76,5 +76,5 @@ class TestDualCrossAttention(OperatorTester):
             ops.dual_cross_attention(**{**self.tensors(), name: torch.zeros(shape, dtype=torch.float64)})
 
     def test_wrong_scale(self) -> None:
-        with pytest.raises(TypeError, match="scale must be a number or None, got str"):
+        with pytest.raises(TypeError, match="scale must be a number, got .* of type str"):
             ops.dual_cross_attention(**self.tensors(), scale="1")

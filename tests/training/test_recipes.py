@@ -172,7 +172,7 @@ def test_yaml_reads_numbers_as_people_write_them(tmp_path: Path) -> None:
         ({"phases": {"a": {"objective": "fusion", "steps": 1, "clip": "x"}}}, "a.clip must be a number, got 'x'"),
         ({"phases": {"a": {"objective": "fusion", "steps": 1, "ema": 1.0}}}, "ema must be above 0 and below 1"),
         ({"phases": {"a": {"objective": "fusion", "steps": 1, "losses": {"vif": "x"}}}}, "a.losses.vif must be a num"),
-        ({**MINIMAL, "validation": {"best": "EM"}}, "validation.best must be one of EN"),
+        ({**MINIMAL, "validation": {"best": "EM"}}, "validation.best must be one of .EN"),
         ({**MINIMAL, "seed": 1.5}, "seed must be a whole number, got 1.5"),
     ],
 )

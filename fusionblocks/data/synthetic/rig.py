@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from fusionblocks._support.numbers import check_number, check_whole
+from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks.data.synthetic.scenes import synthetic_scene
 from fusionblocks.image.filters import gaussian_blur
 from fusionblocks.image.lens import Lens
@@ -91,7 +91,7 @@ def synthetic_rig(
         ((60, 80), dtype('uint16'), (120, 160, 3))
     """
     count = check_whole("count", count, 1)
-    view = check_number("view", view, 1.5)
+    view = check_number("view", view, least=0, most=1.5)
     if view < 0.1:
         raise ValueError(f"view must be at least 0.1, got {view}")
     (height, width), (full_height, full_width) = infrared_size, visible_size

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusionblocks._support.numbers import check_number, check_whole
+from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks.data.synthetic import optics
 from fusionblocks.data.synthetic.canvas import CLASS_NAMES, Array, Canvas, Texture
 from fusionblocks.data.synthetic.places import cast_shadows, street, yard
@@ -78,7 +78,7 @@ def synthetic_scene(
     """
     seed = check_whole("seed", seed, 0)
     height, width = check_whole("height", height, MINIMUM_SIZE), check_whole("width", width, MINIMUM_SIZE)
-    haze, noise = check_number("haze", haze, 1.0), check_number("noise", noise, 0.5)
+    haze, noise = check_number("haze", haze, least=0, most=1), check_number("noise", noise, least=0, most=0.5)
     for name, value, known in (("layout", layout, tuple(LAYOUTS)), ("time", time, TIMES)):
         if value is not None and value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))} or None, got {value!r}")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionblocks._loading import load_strict
-from fusionblocks.blocks.checks import check_positive
+from fusionblocks._support.checks import check_choice, check_positive
 from fusionblocks.guidance._adapters import read_adapters, write_adapters
 from fusionblocks.guidance._cache import DiskCache, Fingerprint, content_key
 from fusionblocks.guidance.clip import towers
@@ -103,8 +103,8 @@ class CLIPDegradationClassifier(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(embedding_channels=embedding_channels)
-        _check_choice("preprocessing", preprocessing, PREPROCESSING)
-        _check_choice("tokens", tokens, ("pooled", "patches"))
+        check_choice("preprocessing", preprocessing, PREPROCESSING)
+        check_choice("tokens", tokens, ("pooled", "patches"))
         self.classes = _class_names(classes)
         self.model_name = model_name if tower is None else None
         self.preprocessing = preprocessing
@@ -370,11 +370,6 @@ class CLIPDegradationClassifier(nn.Module):
             name: value for name, value in self.visual.state_dict(keep_vars=True).items() if id(value) not in apart
         }
         return content_key(*adapters, trunk=self._trunk(weights), structure=f"{self.model_name} {self.visual}")
-
-
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
 
 
 def _class_names(classes: Sequence[str]) -> tuple[str, ...]:

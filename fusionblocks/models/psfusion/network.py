@@ -11,8 +11,8 @@ from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusionblocks._support.checks import check_positive
 from fusionblocks._support.names import closest
-from fusionblocks.blocks.checks import check_positive
 from fusionblocks.blocks.dsrm import DSRM
 from fusionblocks.blocks.funnel_stem import FunnelStem
 from fusionblocks.blocks.psfm import PSFM

@@ -10,7 +10,7 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from fusionblocks.blocks.checks import check_positive
+from fusionblocks._support.checks import check_positive
 from fusionblocks.blocks.clip_query_attention import CLIPQueryAttention
 from fusionblocks.blocks.degradation_experts import DegradationExperts
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts

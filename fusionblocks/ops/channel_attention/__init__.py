@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from fusionblocks.ops import _checks
+from fusionblocks._support.autocast import cast_for_autocast
+from fusionblocks._support.checks import check_rank, check_same_kind, check_same_sizes
 from fusionblocks.ops._backend import Backend, Operator
 from fusionblocks.ops.channel_attention import binding, reference
 
@@ -67,24 +69,34 @@ def channel_attention(
         torch.Size([1, 6, 35])
     """
     layout = "(B, heads, C, N)"
-    _checks.check_rank(layout, query=query, key=key, value=value)
-    _checks.check_same_sizes({"B": 0, "heads": 1, "C": 2, "N": 3}, query=query, key=key, value=value)
-    _checks.check_rank("(heads, 1, 1)", temperature=temperature)
+    check_rank(layout, query=query, key=key, value=value)
+    check_same_sizes({"B": 0, "heads": 1, "C": 2, "N": 3}, query=query, key=key, value=value)
+    check_rank("(heads, 1, 1)", temperature=temperature)
     heads, channels = query.shape[1:3]
     if tuple(temperature.shape) != (heads, 1, 1):
         raise ValueError(f"temperature must have shape (heads, 1, 1)={(heads, 1, 1)}, got {tuple(temperature.shape)}")
-    query, key, value = _checks.cast_for_autocast(query, key, value)
-    _checks.check_same_kind(query=query, key=key, value=value)
-    _checks.check_temperature_kind(temperature, query)
+    query, key, value = cast_for_autocast(query, key, value)
+    check_same_kind(query=query, key=key, value=value)
+    _check_temperature_kind(temperature, query)
     if projection is not None:
-        _checks.check_rank("(out_channels, heads * C)", projection=projection)
+        check_rank("(out_channels, heads * C)", projection=projection)
         if projection.shape[1] != heads * channels:
             raise ValueError(
                 f"projection must have shape (out_channels, heads * C)=(out_channels, {heads * channels}), "
                 f"got {tuple(projection.shape)}"
             )
-        (projection,) = _checks.cast_for_autocast(projection)
-        _checks.check_same_kind(query=query, projection=projection)
+        (projection,) = cast_for_autocast(projection)
+        check_same_kind(query=query, projection=projection)
     tensors = (query, key, value, temperature) if projection is None else (query, key, value, temperature, projection)
     run = _OPERATOR.choose(backend, *tensors)
     return run(query, key, value, temperature, projection)
+
+
+def _check_temperature_kind(temperature: Tensor, query: Tensor) -> None:
+    """Raise unless ``temperature`` is on the query's device and of its dtype or float32."""
+    if temperature.device != query.device:
+        raise ValueError(f"temperature must be on the device of query, {query.device}, got {temperature.device}")
+    if temperature.dtype not in (query.dtype, torch.float32):
+        raise TypeError(
+            f"temperature must be float32 or have the dtype of query, {query.dtype}, got {temperature.dtype}"
+        )

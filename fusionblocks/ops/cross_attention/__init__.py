@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fusionblocks.ops import _checks
+from fusionblocks._support.autocast import cast_for_autocast
+from fusionblocks._support.checks import check_number, check_rank, check_same_kind, check_same_sizes
 from fusionblocks.ops._backend import Backend, Operator
 from fusionblocks.ops.cross_attention import binding, reference
 
@@ -51,12 +52,13 @@ def cross_attention(
 
 def check_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, ...]:
     """Check the arguments of an attention over positions and return the tensors, cast under autocast."""
-    _checks.check_rank("(B, heads, Nq, d)", query=query)
-    _checks.check_rank("(B, heads, Nk, d)", key=key)
-    _checks.check_rank("(B, heads, Nk, dv)", value=value)
-    _checks.check_same_sizes({"B": 0, "heads": 1, "d": 3}, query=query, key=key)
-    _checks.check_same_sizes({"B": 0, "heads": 1, "Nk": 2}, key=key, value=value)
-    _checks.check_scale(scale)
-    query, key, value = _checks.cast_for_autocast(query, key, value)
-    _checks.check_same_kind(query=query, key=key, value=value)
+    check_rank("(B, heads, Nq, d)", query=query)
+    check_rank("(B, heads, Nk, d)", key=key)
+    check_rank("(B, heads, Nk, dv)", value=value)
+    check_same_sizes({"B": 0, "heads": 1, "d": 3}, query=query, key=key)
+    check_same_sizes({"B": 0, "heads": 1, "Nk": 2}, key=key, value=value)
+    if scale is not None:
+        check_number("scale", scale)
+    query, key, value = cast_for_autocast(query, key, value)
+    check_same_kind(query=query, key=key, value=value)
     return query, key, value

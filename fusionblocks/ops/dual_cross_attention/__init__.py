@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fusionblocks.ops import _checks
+from fusionblocks._support.autocast import cast_for_autocast
+from fusionblocks._support.checks import check_number, check_rank, check_same_kind, check_same_sizes
 from fusionblocks.ops._backend import Backend, Operator, on_gpus
 from fusionblocks.ops.dual_cross_attention import binding, reference
 
@@ -61,15 +62,16 @@ def dual_cross_attention(
         >>> out_a.shape
         torch.Size([1, 1, 35, 8])
     """
-    _checks.check_rank("(B, heads, Nq, d)", query_a=query_a, query_b=query_b)
-    _checks.check_rank("(B, heads, Nk, d)", key=key)
-    _checks.check_rank("(B, heads, Nk, dv)", value_a=value_a, value_b=value_b)
-    _checks.check_same_sizes({"B": 0, "heads": 1, "Nq": 2, "d": 3}, query_a=query_a, query_b=query_b)
-    _checks.check_same_sizes({"B": 0, "heads": 1, "d": 3}, query_a=query_a, key=key)
-    _checks.check_same_sizes({"B": 0, "heads": 1, "Nk": 2}, key=key, value_a=value_a)
-    _checks.check_same_sizes({"B": 0, "heads": 1, "Nk": 2, "dv": 3}, value_a=value_a, value_b=value_b)
-    _checks.check_scale(scale)
-    query_a, query_b, key, value_a, value_b = _checks.cast_for_autocast(query_a, query_b, key, value_a, value_b)
-    _checks.check_same_kind(query_a=query_a, query_b=query_b, key=key, value_a=value_a, value_b=value_b)
+    check_rank("(B, heads, Nq, d)", query_a=query_a, query_b=query_b)
+    check_rank("(B, heads, Nk, d)", key=key)
+    check_rank("(B, heads, Nk, dv)", value_a=value_a, value_b=value_b)
+    check_same_sizes({"B": 0, "heads": 1, "Nq": 2, "d": 3}, query_a=query_a, query_b=query_b)
+    check_same_sizes({"B": 0, "heads": 1, "d": 3}, query_a=query_a, key=key)
+    check_same_sizes({"B": 0, "heads": 1, "Nk": 2}, key=key, value_a=value_a)
+    check_same_sizes({"B": 0, "heads": 1, "Nk": 2, "dv": 3}, value_a=value_a, value_b=value_b)
+    if scale is not None:
+        check_number("scale", scale)
+    query_a, query_b, key, value_a, value_b = cast_for_autocast(query_a, query_b, key, value_a, value_b)
+    check_same_kind(query_a=query_a, query_b=query_b, key=key, value_a=value_a, value_b=value_b)
     run = _OPERATOR.choose(backend, query_a, query_b, key, value_a, value_b)
     return run(query_a, query_b, key, value_a, value_b, scale)

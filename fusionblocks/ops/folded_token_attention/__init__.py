@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fusionblocks.ops import _checks
+from fusionblocks._support.autocast import cast_for_autocast
+from fusionblocks._support.checks import check_rank, check_same_kind, check_same_sizes
 from fusionblocks.ops._backend import Backend, Operator
 from fusionblocks.ops.folded_token_attention import binding, reference
 
@@ -59,14 +60,14 @@ def folded_token_attention(
         >>> folded_token_attention(image, key, value).shape
         torch.Size([1, 4, 35])
     """
-    _checks.check_rank("(B, C, N)", image=image)
-    _checks.check_rank("(B, heads, T, C)", key=key)
-    _checks.check_rank("(B, heads, T, C_out)", value=value)
+    check_rank("(B, C, N)", image=image)
+    check_rank("(B, heads, T, C)", key=key)
+    check_rank("(B, heads, T, C_out)", value=value)
     _check_sizes(image, key, value, bias, residual)
-    tensors = _checks.cast_for_autocast(image, key, value, *(() if bias is None else (bias,)))
+    tensors = cast_for_autocast(image, key, value, *(() if bias is None else (bias,)))
     image, key, value = tensors[:3]
     bias = None if bias is None else tensors[3]
-    _checks.check_same_kind(image=image, key=key, value=value, **({} if bias is None else {"bias": bias}))
+    check_same_kind(image=image, key=key, value=value, **({} if bias is None else {"bias": bias}))
     call = _OPERATOR.choose(backend, *tensors)
     return (reference.one_token if key.shape[2] == 1 else call)(image, key, value, bias, residual)
 
@@ -80,10 +81,10 @@ def _check_sizes(image: Tensor, key: Tensor, value: Tensor, bias: Tensor | None,
             )
     if key.shape[2] < 1:
         raise ValueError(f"key must have at least one token, got key of shape {tuple(key.shape)}")
-    _checks.check_same_sizes({"B": 0, "heads": 1, "T": 2}, key=key, value=value)
+    check_same_sizes({"B": 0, "heads": 1, "T": 2}, key=key, value=value)
     if bias is not None:
-        _checks.check_rank("(B, heads, T)", bias=bias)
-        _checks.check_same_sizes({"B": 0, "heads": 1, "T": 2}, key=key, bias=bias)
+        check_rank("(B, heads, T)", bias=bias)
+        check_same_sizes({"B": 0, "heads": 1, "T": 2}, key=key, bias=bias)
     if not isinstance(residual, bool):
         raise TypeError(f"residual must be a bool, got {type(residual).__name__}")
     if residual and value.shape[3] != image.shape[1]:
