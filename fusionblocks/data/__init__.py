@@ -28,7 +28,7 @@ _MODULES = {
     "RigPair": ".synthetic.rig",
     "SyntheticRig": ".synthetic.rig",
     "SyntheticScene": ".synthetic.scenes",
-    "UnpairedError": ".paired",
+    "UnpairedError": ".pairs",
     "boundary_mask": ".label_masks",
     "class_folders": ".labelled",
     "class_mask": ".label_masks",

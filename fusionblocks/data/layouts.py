@@ -296,7 +296,7 @@ def _names(file: Path) -> list[str]:
     """Return the names that a text file lists, without the suffixes of pictures."""
     if not file.is_file():
         return []
-    lines = (Path(line.strip()) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    lines = (Path(line.strip()) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     return [line.stem if line.suffix.lower() in READABLE_SUFFIXES else line.name for line in lines]
 
 

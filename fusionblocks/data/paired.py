@@ -18,30 +18,14 @@ from fusionblocks.data._draws import Draw, generator_of
 from fusionblocks.data._reading import PACKED, PairReader, finished
 from fusionblocks.data.label_masks import MASKS
 from fusionblocks.data.labelled import check_known
-from fusionblocks.data.pairs import ImageGroup, match_folders
+from fusionblocks.data.pairs import ImageGroup, UnpairedError, match_folders, told
 from fusionblocks.data.transforms import Compose, PairedTransform
 from fusionblocks.image import check_range
 from fusionblocks.image.labels import check_class_count
 
 #: How many bytes ``cache=True`` allows.
 DEFAULT_CACHE = 4 * 2**30
-_LISTED = 10  # problems in a message
 _READERS = 4  # threads that fill the cache
-
-
-class UnpairedError(ValueError):
-    """Pictures of several folders that have no partner.
-
-    Args:
-        message: What to say.
-        problems: A line for each name.
-
-    No example: raised by :class:`PairedImages`, whose message lists the first names.
-    """
-
-    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.problems = tuple(problems)
 
 
 class PairedImages(Dataset[dict[str, Any]]):
@@ -174,7 +158,7 @@ class PairedImages(Dataset[dict[str, Any]]):
         if unpaired not in ("error", "skip"):
             raise ValueError(f"unpaired must be 'error' or 'skip', got {unpaired!r}")
         if problems and (unpaired == "error" or not groups):
-            raise UnpairedError(_told(problems, skip=bool(groups)), problems)
+            raise UnpairedError(told(problems, skip=bool(groups)), problems)
         if not groups:
             raise ValueError("there are no pairs")
         _check_masks(groups, reader)
@@ -317,13 +301,6 @@ def _check_masks(groups: Sequence[ImageGroup], reader: PairReader) -> None:
     for group in groups:
         if PACKED not in group.files and not {"infrared", "visible"} <= set(group.files):
             raise ValueError(f"{group.name} must have an infrared and a visible file, got {', '.join(group.files)}")
-
-
-def _told(problems: Sequence[str], skip: bool) -> str:
-    shown = "".join(f"\n  {problem}" for problem in problems[:_LISTED])
-    rest = f"\n  and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-    advice = "; pass unpaired='skip' to leave them out" if skip else ""
-    return f"{len(problems)} {'names make' if len(problems) > 1 else 'name makes'} no pair{advice}:{shown}{rest}"
 
 
 def _new_cache(cache: bool | int) -> PictureCache | None:

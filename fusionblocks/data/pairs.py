@@ -1,22 +1,26 @@
-"""Pictures of several folders, matched by name."""
+"""Pictures of several folders or lists, matched by one rule."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusionblocks.data import matching
 from fusionblocks.image import READABLE_SUFFIXES
+
+LISTED = 10
+"""Problems in a message."""
 
 
 @dataclass(frozen=True)
 class ImageGroup:
-    """One file of each folder, all of one name.
+    """One file of each folder, all of one scene.
 
     Args:
-        name: Their common stem.
+        name: What their names have in common.
         files: The file of each folder, under the folder's name.
     """
 
@@ -31,10 +35,12 @@ class FolderGroups:
     Args:
         groups: The groups in natural order.
         problems: A line for each name that some folder lacks or has twice.
+        rule: How the files were matched: ``"by name"``, ``"by suffix _ir / _vi"``, ...
     """
 
     groups: tuple[ImageGroup, ...]
     problems: tuple[str, ...]
+    rule: str = "by name"
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class ImagePair:
     """Two files of one scene.
 
     Args:
-        name: Their common stem.
+        name: What their names have in common.
         infrared: The infrared picture.
         visible: The visible picture.
     """
@@ -59,10 +65,27 @@ class FolderPairs:
     Args:
         pairs: The pairs in natural order.
         problems: A line for each name that makes no pair.
+        rule: How the files were matched: ``"by name"``, ``"by suffix _ir / _vi"``, ...
     """
 
     pairs: tuple[ImagePair, ...]
     problems: tuple[str, ...]
+    rule: str = "by name"
+
+
+class UnpairedError(ValueError):
+    """Pictures of several folders that have no partner.
+
+    Args:
+        message: What to say.
+        problems: A line for each name.
+
+    No example: raised by :func:`match_folders` and :class:`PairedImages`, whose messages list the first names.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -71,72 +94,160 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), part) if part.isdigit() else (1, 0, part.casefold()) for part in parts)
 
 
-def match_folders(folders: Mapping[str, str | Path]) -> FolderGroups:
-    """Match the pictures of any number of folders by file name, whatever their extensions.
+def match_folders(folders: Mapping[str, str | Path], *, pattern: tuple[str, str] | None = None) -> FolderGroups:
+    """Match the pictures of any number of folders by one rule, whatever their extensions.
+
+    The rule is the one that finds most pairs of the first two folders: equal names; equal names whatever their case;
+    or names that are equal without what tells the cameras apart, at their end or beginning (``_ir`` and ``_vi``,
+    ``IR1`` and ``VIS1``, ``thermal_`` and ``rgb_``, FLIR's ``_RGB`` on one side). Unicode forms do not matter. One
+    folder may hold both cameras' pictures, told apart by such tags, or have a folder for each (``IR`` and ``VIS``).
+    Instead of folders, text files may list the files of either camera, a path a line, paired line by line.
 
     Args:
-        folders: The folders, each under the name that messages call it by.
+        folders: The folders, each under the name that messages call it by; ``infrared`` and ``visible`` come first.
+        pattern: What the names of the first two folders' files look like, with one ``*`` for what they have in common:
+            ``("*_ir.png", "*_vi.png")``. None finds a rule.
 
     Returns:
-        One group for each name that every folder has, sorted so that ``2`` comes before ``10``, and the problems: names
-        that some folder lacks, and names that a folder has twice (with two extensions).
+        One group for each name that every folder has, sorted so that ``2`` comes before ``10``; the problems: names
+        that some folder lacks, and names that a folder has twice (with two extensions); and the rule.
 
     Raises:
         NotADirectoryError: If one of them is not a folder.
-        ValueError: If two of them are the same folder, or one holds no picture.
+        UnpairedError: If no picture has a partner; the message shows names of both, and the pattern that would pair
+            them.
+        ValueError: If two of them are the same folder and nothing tells its files apart, one holds no picture, a list
+            names a file that is not there, or two rules fit equally well.
 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from fusionblocks.data import match_folders
         >>> root = Path(tempfile.mkdtemp())
-        >>> for file in ("ir/1.tiff", "ir/2.tiff", "vis/1.jpg", "vis/2.jpg", "psfusion/1.png"):
+        >>> for file in ("ir/1_ir.tiff", "ir/2_ir.tiff", "vis/1_vi.jpg", "vis/2_vi.jpg", "psfusion/1.png"):
         ...     (root / file).parent.mkdir(exist_ok=True)
         ...     (root / file).touch()
         >>> listing = match_folders({"infrared": root / "ir", "visible": root / "vis", "psfusion": root / "psfusion"})
-        >>> [(group.name, group.files["visible"].name) for group in listing.groups]
-        [('1', '1.jpg')]
+        >>> [(group.name, group.files["visible"].name) for group in listing.groups], listing.rule
+        ([('1', '1_vi.jpg')], 'by suffix _ir / _vi')
         >>> listing.problems
         ('2: not in the psfusion folder',)
     """
     paths = {kind: Path(folder) for kind, folder in folders.items()}
-    seen: dict[Path, str] = {}
-    for kind, path in paths.items():
-        other = seen.setdefault(path.resolve(), kind)
-        if other != kind:
-            raise ValueError(f"{other} and {kind} are the same folder: {path}")
+    lists = [kind for kind, path in paths.items() if path.is_file() and path.suffix.lower() in matching.LIST_SUFFIXES]
+    if lists:
+        return _match_lists(paths, lists)
+    paths, together, within = _cameras(paths, pattern)
     files = {kind: _pictures(kind, path) for kind, path in paths.items()}
+    if len(files) == 1:
+        ((kind, found),) = files.items()
+        rule, readings = "by name", {kind: matching.plain(found, fold=False)}
+    else:
+        rule, readings = matching.choose(files, pattern, together=together)
+    groups, problems = _grouped(readings)
+    if not groups and len(files) > 1:
+        first_two = dict(list(files.items())[:2])
+        first, second = (readings[kind] for kind in first_two)
+        if not first.single() & second.single() and not (set(first.files) & set(second.files)):
+            kinds = " and ".join(first_two)
+            message = f"no {kinds} pictures belong together: {matching.advice(first_two)}. {told(problems)}"
+            raise UnpairedError(message, problems)
+    return FolderGroups(tuple(groups), tuple(problems), rule + within)
+
+
+def _cameras(paths: dict[str, Path], pattern: tuple[str, str] | None) -> tuple[dict[str, Path], bool, str]:
+    """Return the folders, whether the first two are one that holds both cameras' pictures, and what the rule adds."""
+    kinds = list(paths)
+    together, within = False, ""
+    seen: dict[Path, str] = {}
+    for kind, path in list(paths.items()):
+        other = seen.setdefault(path.resolve(), kind)
+        if other == kind:
+            continue
+        if [other, kind] != kinds[:2] or not path.is_dir():
+            raise ValueError(f"{other} and {kind} are the same folder: {path}")
+        folders = matching.named_folders(path)
+        if folders is not None:
+            paths = {**paths, **dict(zip(kinds[:2], folders, strict=True))}
+            within = f" in {folders[0].name} / {folders[1].name}"
+            continue
+        together, within = True, " in one folder"
+        found = _pictures(kind, path)
+        if pattern is None and not all(matching.tagged(found, tags) for tags in matching.TAGS.values()):
+            raise ValueError(
+                f"{other} and {kind} are the same folder, {path}, and nothing in its names tells the cameras apart: "
+                "give a pattern for each, such as '*_ir.png' and '*_vi.png'"
+            )
+    return paths, together, within
+
+
+def _grouped(readings: Mapping[str, matching.Reading]) -> tuple[list[ImageGroup], list[str]]:
+    """Return what all folders have once, and a line for every other name."""
+    fold = any(reading.words or key != name for reading in readings.values() for key, name in reading.names.items())
+    names: dict[str, str] = {}
+    files: dict[str, dict[str, list[Path]]] = {}
+    for kind, reading in readings.items():
+        files[kind] = defaultdict(list)
+        for key, found in reading.files.items():
+            files[kind][key.casefold() if fold else key] += found
+            names.setdefault(key.casefold() if fold else key, reading.names[key])
     groups, problems = [], []
-    for name in sorted({name for found in files.values() for name in found}, key=natural_key):
-        having = [kind for kind in paths if name in files[kind]]
-        twice = [kind for kind in having if len(files[kind][name]) > 1]
-        if len(having) == 1 < len(paths):
+    for key, name in sorted(names.items(), key=lambda item: natural_key(item[1])):
+        having = [kind for kind in readings if key in files[kind]]
+        twice = [kind for kind in having if len(files[kind][key]) > 1]
+        if len(having) == 1 < len(readings):
             problems.append(f"{name}: only in the {having[0]} folder")
-        elif len(having) < len(paths):
-            lacking = [kind for kind in paths if kind not in having]
+        elif len(having) < len(readings):
+            lacking = [kind for kind in readings if kind not in having]
             problems.append(f"{name}: not in the {' and '.join(lacking)} folder{'s' * (len(lacking) > 1)}")
         elif twice:
-            found = ", ".join(file.name for file in files[twice[0]][name])
-            problems.append(f"{name}: more than one file of this name in the {twice[0]} folder ({found})")
+            doubled = ", ".join(file.name for file in files[twice[0]][key])
+            problems.append(f"{name}: more than one file of this name in the {twice[0]} folder ({doubled})")
         else:
-            groups.append(ImageGroup(name, {kind: files[kind][name][0] for kind in paths}))
-    return FolderGroups(tuple(groups), tuple(problems))
+            groups.append(ImageGroup(name, {kind: files[kind][key][0] for kind in readings}))
+    return groups, problems
 
 
-def pair_folders(infrared: str | Path, visible: str | Path) -> FolderPairs:
-    """Pair the pictures of two folders by file name, whatever their extensions.
+def _match_lists(paths: Mapping[str, Path], lists: Sequence[str]) -> FolderGroups:
+    """Return the files that lists name, line by line; folders beside them are matched by the visible files' names."""
+    first_two = [kind for kind in paths if kind in matching.TAGS]
+    if not set(first_two) <= set(lists):
+        other = next(kind for kind in paths if kind not in lists)
+        raise ValueError(f"infrared and visible must both be lists, or neither, got {other} {paths[other]}")
+    files = {kind: matching.read_list(kind, paths[kind]) for kind in lists}
+    lengths = {kind: len(found) for kind, found in files.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"lists must be equally long, got {', '.join(f'{n} in {kind}' for kind, n in lengths.items())}"
+        )
+    names = matching.short_names(files["visible" if "visible" in files else next(iter(files))])
+    groups, problems = [], []
+    folders = {kind: matching.plain(_pictures(kind, paths[kind]), fold=False) for kind in paths if kind not in lists}
+    for i, name in enumerate(names):
+        lacking = [kind for kind, reading in folders.items() if name not in reading.single()]
+        if lacking:
+            problems.append(f"{name}: not in the {' and '.join(lacking)} folder{'s' * (len(lacking) > 1)}")
+            continue
+        found = {kind: files[kind][i] if kind in files else folders[kind].files[name][0] for kind in paths}
+        groups.append(ImageGroup(name, found))
+    return FolderGroups(tuple(groups), tuple(problems), "line by line")
+
+
+def pair_folders(infrared: str | Path, visible: str | Path, *, pattern: tuple[str, str] | None = None) -> FolderPairs:
+    """Pair the pictures of two folders, or two lists, by the rule of :func:`match_folders`.
 
     Args:
-        infrared: Folder of infrared pictures.
-        visible: Folder of visible pictures.
+        infrared: Folder of infrared pictures, or a text file that lists them.
+        visible: Folder of visible pictures, or a text file that lists them; or the folder that holds both.
+        pattern: What both sides' names look like, with one ``*`` for what they have in common.
 
     Returns:
-        The pairs, sorted so that ``2`` comes before ``10``, and the problems: names that only one folder has, and
-        names that a folder has twice (with two extensions).
+        The pairs, sorted so that ``2`` comes before ``10``; the problems: names that only one folder has, and names
+        that a folder has twice (with two extensions); and the rule.
 
     Raises:
         NotADirectoryError: If one of the two is not a folder.
-        ValueError: If both are the same folder, or one holds no picture.
+        ValueError: As by :func:`match_folders`.
 
     Example:
         >>> import tempfile
@@ -152,19 +263,28 @@ def pair_folders(infrared: str | Path, visible: str | Path) -> FolderPairs:
         >>> listing.problems
         ('11: only in the visible folder',)
     """
-    listing = match_folders({"infrared": infrared, "visible": visible})
+    listing = match_folders({"infrared": infrared, "visible": visible}, pattern=pattern)
     pairs = (ImagePair(group.name, group.files["infrared"], group.files["visible"]) for group in listing.groups)
-    return FolderPairs(tuple(pairs), listing.problems)
+    return FolderPairs(tuple(pairs), listing.problems, listing.rule)
 
 
-def _pictures(kind: str, folder: Path) -> dict[str, list[Path]]:
-    """Return the picture files of a folder by stem."""
+def told(problems: Sequence[str], skip: bool = False) -> str:
+    """Return the first of the problems as a message."""
+    shown = "".join(f"\n  {problem}" for problem in problems[:LISTED])
+    rest = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    advice = "; pass unpaired='skip' to leave them out" if skip else ""
+    return f"{len(problems)} {'names make' if len(problems) > 1 else 'name makes'} no pair{advice}:{shown}{rest}"
+
+
+def _pictures(kind: str, folder: Path) -> list[Path]:
+    """Return the picture files of a folder."""
     if not folder.is_dir():
         raise NotADirectoryError(f"{kind} must be a folder, got {folder}")
-    files = defaultdict(list)
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in READABLE_SUFFIXES and not file.name.startswith("."):
-            files[file.stem].append(file)
+    files = [
+        file
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in READABLE_SUFFIXES and not file.name.startswith(".")
+    ]
     if not files:
         raise ValueError(f"{kind} folder {folder} holds no picture ({', '.join(sorted(READABLE_SUFFIXES))})")
-    return dict(files)
+    return files
