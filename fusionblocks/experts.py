@@ -20,6 +20,7 @@ from fusionblocks._support.names import closest
 from fusionblocks.alignment.alignment import Alignment
 from fusionblocks.blocks.mixture_of_experts import MixtureOfExperts
 from fusionblocks.image import luma
+from fusionblocks.image.infrared import ThermalRange
 from fusionblocks.inference import Picture, colour_picture, in_kind, network_inputs
 from fusionblocks.models.base import FusionModel, evaluating
 
@@ -182,7 +183,8 @@ def expert_report(
     visible: Picture,
     *,
     resize: Literal["infrared", "visible"] | None = None,
-    thermal_range: tuple[float, float] | None = None,
+    thermal_range: ThermalRange = None,
+    black_hot: bool = False,
     alignment: Alignment | None = None,
     **guidance: Any,
 ) -> ExpertReport:
@@ -193,7 +195,8 @@ def expert_report(
         infrared: The infrared picture, as :func:`~fusionblocks.fuse` takes it.
         visible: The visible picture, likewise.
         resize: Which of the two to resize when their sizes differ; ``None`` refuses such a pair.
-        thermal_range: What becomes black and white in the infrared picture, in its own units.
+        thermal_range: What becomes black and white in the infrared picture, in its own units, or ``"auto"``.
+        black_hot: Whether hot is black in the infrared picture.
         alignment: How the infrared camera lies over the visible one, for pictures as both took them.
         **guidance: The network's further inputs by name, see :func:`~fusionblocks.fuse`.
 
@@ -218,7 +221,7 @@ def expert_report(
     """
     if not isinstance(model, FusionModel):
         raise TypeError(f"model must be a FusionModel, got {type(model).__name__}")
-    inputs, colour = network_inputs(model, infrared, visible, resize, guidance, thermal_range, alignment)
+    inputs, colour = network_inputs(model, infrared, visible, resize, guidance, thermal_range, alignment, black_hot)
     with torch.no_grad(), evaluating(model), _recorded(model) as mixtures:
         fused = colour_picture(model, model(**inputs).fused, colour)
     return ExpertReport(

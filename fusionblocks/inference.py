@@ -18,20 +18,21 @@ from fusionblocks._support.names import closest
 from fusionblocks.alignment.alignment import Alignment
 from fusionblocks.image import (
     array_to_image,
-    auto_range,
     check_range,
     check_values,
+    doubts,
     image_to_array,
     luma,
+    open_infrared,
     read_image,
-    read_radiometric,
     tensor_to_array,
     with_luma,
 )
 from fusionblocks.image.checks import check_pair
 from fusionblocks.image.convert import array_rows
-from fusionblocks.image.radiometric import thermal_array
+from fusionblocks.image.infrared import ThermalRange
 from fusionblocks.image.rows import Rows, Shape, WholeOnlyError, strip_rows
+from fusionblocks.metrics.reading import read_gray_levels
 from fusionblocks.models.base import FusionModel, evaluating
 from fusionblocks.models.packaged import has_random_weights
 from fusionblocks.models.registry import DEFAULT_MODEL, create_model
@@ -55,7 +56,8 @@ def fuse(
     model: nn.Module | str | None = None,
     resize: Literal["infrared", "visible"] | None = None,
     tile: int | Literal["auto"] | None = "auto",
-    thermal_range: tuple[float, float] | Literal["auto"] | None = None,
+    thermal_range: ThermalRange = None,
+    black_hot: bool = False,
     alignment: Alignment | None = None,
     **guidance: Any,
 ) -> Any:
@@ -82,14 +84,21 @@ def fuse(
             does, with strips of ``tile * tile`` pixels; ``None`` fuses the picture whole.
         thermal_range: What becomes black and white in the infrared picture, in its own units: counts, gray levels, or
             the values of floats. Use the same for a whole sequence, so that it does not flicker when something hot
-            enters. ``"auto"`` takes the picture's own range, whatever its unit (a tensor as it is). ``None`` takes
-            16-bit counts and radiometric files by the picture's own range and the others as they are.
+            enters. ``"auto"`` takes the picture's own range, whatever its unit (a tensor as it is), and so does
+            ``"scene"``, which on the command line is the range of the whole folder
+            (:func:`fusionblocks.image.scene_range`). ``None`` takes 16-bit counts and radiometric files by the
+            picture's own range and the others as they are.
+        black_hot: Whether hot is black in the infrared picture, and not white.
         alignment: How the infrared camera lies over the visible one (:func:`fusionblocks.align`), for pictures as the
             two cameras took them, of any two sizes. Where the infrared camera does not see, the result is the visible
             picture, blended over a soft border. None takes a pair that is aligned already.
         **guidance: The network's further inputs by name (``semantic``, ``infrared_mask``, ...): float arrays
             or tensors, with or without the batch dimension. A mask has the visible picture's size, and may be a path,
             a PIL image, or of booleans, uint8 or uint16 too.
+
+    Warns:
+        UserWarning: If a picture is empty or has its bytes swapped, or both seem to be swapped; if the infrared picture
+            is in false colours, or lacks data.
 
     Returns:
         An RGB picture in the kind of ``visible``: a ``PIL.Image`` for paths and PIL images, ``(H, W, 3)`` uint8 for
@@ -112,7 +121,7 @@ def fuse(
     """
     network = _network(model, visible)
     device, dtype = _placement(network, visible)
-    pair = _open_pair(infrared, visible, resize, device, thermal_range, alignment)
+    pair = open_pair(infrared, visible, resize, device, thermal_range, alignment, black_hot)
     guides = _guides(network, guidance, pair.visible.shape, device, dtype)
     result = _Result(pair.visible.shape, visible)
     with torch.inference_mode(), evaluating(network):
@@ -131,26 +140,27 @@ class Pair(NamedTuple):
     """How much the infrared camera counts, ``(1, 1, H, W)``; None where it sees all."""
 
 
-def _open_pair(
+def open_pair(
     infrared: Picture,
     visible: Picture,
     resize: str | None,
     device: torch.device,
-    thermal_range: tuple[float, float] | Literal["auto"] | None,
+    thermal_range: ThermalRange,
     alignment: Alignment | None,
+    black_hot: bool = False,
 ) -> Pair:
     """Return any pictures as a pair, checked; samples of eight or sixteen bits stay so until their rows are read."""
-    if isinstance(infrared, str | Path) and (radiometric := read_radiometric(infrared)) is not None:
-        infrared, thermal_range = radiometric.values, thermal_range or "auto"
-    limits = None
-    if isinstance(thermal_range, str) and thermal_range == "auto":
-        if not isinstance(infrared, Tensor):
-            infrared = thermal_array("infrared", infrared)
-            limits = auto_range(infrared)
-    elif thermal_range is not None:
-        limits = check_range("thermal_range", thermal_range)
-    thermal = _picture_rows("infrared", infrared, thermal=True, limits=limits)
-    colour = _picture_rows("visible", visible)
+    seen = _visible(visible)
+    if isinstance(infrared, Tensor):
+        thermal = _tensor_rows("infrared", infrared, _limits_of_tensor(thermal_range))
+    else:
+        opened = open_infrared("infrared", infrared, thermal_range)
+        if isinstance(seen, np.ndarray):
+            _tell(doubts(opened.values, seen))
+        thermal = array_rows("infrared", opened.values, thermal=True, limits=opened.limits)
+    if black_hot:
+        thermal = thermal.map(lambda x: 1 - x)
+    colour = _tensor_rows("visible", seen) if isinstance(seen, Tensor) else array_rows("visible", seen)
     if alignment is not None:
         return _aligned(thermal, colour, alignment, resize, device)
     thermal, colour = _same_size(thermal, colour, resize)
@@ -182,21 +192,58 @@ def _where_both_see(pair: Pair, rows: slice, fused: Tensor, visible: Tensor) -> 
     return fused if pair.seen is None else torch.lerp(visible, fused, pair.seen[:, :, rows])
 
 
+def pair_levels(
+    infrared: str | Path,
+    visible: str | Path,
+    *,
+    resize: str | None = None,
+    thermal_range: ThermalRange = None,
+    black_hot: bool = False,
+    alignment: Alignment | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the pair that :func:`fuse` sees as metrics take it: gray levels ``(1, 1, H, W)``, uint8.
+
+    An 8-bit visible picture of its own size becomes gray as :func:`fusionblocks.metrics.read_gray_levels` makes it.
+
+    Args:
+        infrared: A path.
+        visible: A path.
+        resize: As for :func:`fuse`, like all that follow.
+        thermal_range: What becomes black and white in the infrared picture.
+        black_hot: Whether hot is black.
+        alignment: How the infrared camera lies over the visible one.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: As by :func:`fuse`.
+
+    No example: the command line calls it.
+    """
+    pair = open_pair(infrared, visible, resize, torch.device("cpu"), thermal_range, alignment, black_hot)
+    array = read_image(visible)
+    if array.dtype != np.uint16 and array.shape[:2] == pair.visible.shape[1:]:
+        levels = read_gray_levels(visible)
+    else:
+        levels = (luma(pair.visible.whole()) * 255).round().to(torch.uint8)
+    return (pair.infrared.whole() * 255).round().to(torch.uint8), levels
+
+
 def network_inputs(
     network: FusionModel,
     infrared: Picture,
     visible: Picture,
     resize: str | None,
     guidance: dict[str, Any],
-    thermal_range: tuple[float, float] | Literal["auto"] | None = None,
+    thermal_range: ThermalRange = None,
     alignment: Alignment | None = None,
+    black_hot: bool = False,
 ) -> tuple[dict[str, Any], Tensor]:
     """Return what a network is called with for any pictures, checked, on its device and in its dtype.
 
     Beside it stands the visible picture ``(B, 3, H, W)`` in float32, for its colours.
     """
     device, dtype = _placement(network, visible)
-    pair = _open_pair(infrared, visible, resize, device, thermal_range, alignment)
+    pair = open_pair(infrared, visible, resize, device, thermal_range, alignment, black_hot)
     guides = _guides(network, guidance, pair.visible.shape, device, dtype)
     return _whole(pair, guides, dtype), pair.visible.whole()
 
@@ -291,18 +338,31 @@ def _placement(network: FusionModel, visible: Picture) -> tuple[torch.device, to
     return visible.device if isinstance(visible, Tensor) else torch.device("cpu"), torch.float32
 
 
-def _picture_rows(
-    name: str, picture: Picture, *, thermal: bool = False, limits: tuple[float, float] | None = None
-) -> Rows:
-    """Return any picture by rows ``(B, C, H, W)``, float32 in [0, 1]."""
+def _visible(picture: Picture) -> np.ndarray | Tensor:
+    """Return the visible picture as an array or a tensor."""
     if isinstance(picture, str | Path):
-        picture = read_image(picture, any_float=limits is not None)
-    elif isinstance(picture, Image.Image):
-        picture = image_to_array(picture, name)
-    if isinstance(picture, np.ndarray):
-        return array_rows(name, picture, thermal=thermal, limits=limits)
-    if not isinstance(picture, Tensor):
-        raise TypeError(f"{name} must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
+        return read_image(picture)
+    if isinstance(picture, Image.Image):
+        return image_to_array(picture, "visible")
+    if not isinstance(picture, np.ndarray | Tensor):
+        raise TypeError(f"visible must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
+    return picture
+
+
+def _tell(doubts: list[str]) -> None:
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=4)
+
+
+def _limits_of_tensor(thermal_range: ThermalRange) -> tuple[float, float] | None:
+    """Return the numbers of a range; a tensor is taken as it is where the range is to be its own."""
+    if thermal_range is None or thermal_range in ("auto", "scene"):
+        return None
+    return check_range("thermal_range", thermal_range)
+
+
+def _tensor_rows(name: str, picture: Tensor, limits: tuple[float, float] | None = None) -> Rows:
+    """Return a tensor by rows ``(B, C, H, W)``, float32 in [0, 1]."""
     if picture.ndim not in (3, 4) or picture.shape[-3] not in (1, 3) or 0 in picture.shape:
         raise ValueError(
             f"{name} must have shape (C, H, W) or (B, C, H, W) with 1 or 3 channels, got {tuple(picture.shape)}"
@@ -390,7 +450,8 @@ def _guides(
 def _mask(name: str, value: Any) -> Tensor:
     """Return a mask of any kind as a float tensor ``(B, 1, H, W)`` in [0, 1]."""
     if isinstance(value, str | Path | Image.Image):
-        return _luma(_picture_rows(name, value).whole())
+        value = image_to_array(value, name) if isinstance(value, Image.Image) else read_image(value)
+        return _luma(array_rows(name, value).whole())
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.ascontiguousarray(value))
     if not isinstance(value, Tensor):

@@ -16,10 +16,10 @@ from torch import Tensor
 from fusionblocks._support.names import closest
 from fusionblocks.alignment.alignment import Alignment
 from fusionblocks.alignment.points import check_points, fit, left_out, read_points, simplest
-from fusionblocks.data import match_folders
-from fusionblocks.image import luma, thermal_limits
+from fusionblocks.data.pairs import is_list, match_folders
+from fusionblocks.image import image_to_array, luma, read_image, thermal_limits
+from fusionblocks.image.infrared import values_of
 from fusionblocks.image.planar import MODELS, mapped, mean_displacement
-from fusionblocks.image.radiometric import thermal_array
 
 MOST_PAIRS = 20
 """Pairs of a rig that are looked at; of more, as many at equal distances."""
@@ -43,6 +43,7 @@ def align(
     model: str | None = None,
     scale: float | tuple[float, float] | None = None,
     degrees: float = DEGREES,
+    pattern: tuple[str, str] | None = None,
 ) -> Alignment:
     """Return how the infrared camera of a rig lies over its visible one.
 
@@ -58,7 +59,7 @@ def align(
     Args:
         infrared: A picture (a path, a PIL image, an array ``(H, W)`` or ``(H, W, C)``, or a tensor ``(C, H, W)`` or
             ``(B, C, H, W)``), a folder, or a sequence of pictures, all of one size.
-        visible: The same of the visible camera; two folders are matched by their names.
+        visible: The same of the visible camera; two folders are matched by :func:`fusionblocks.data.match_folders`.
         points: ``(N, 4)``: infrared x and y, visible x and y, pixel centres at integers; or a CSV file of such rows.
         board: Inner corners of a chessboard, or circles of a grid, a row and a column. Needs OpenCV.
         circles: Whether the board is a grid of circles.
@@ -66,6 +67,7 @@ def align(
             the points or the pairs.
         scale: Visible pixels for an infrared one, if known: a number (within 20 %) or the least and the largest.
         degrees: The largest turn of one camera against the other that is searched.
+        pattern: What the names in two folders look like, with one ``*`` for what they have in common.
 
     Returns:
         The alignment.
@@ -92,7 +94,7 @@ def align(
         raise ValueError(f"unknown model {model!r}{closest(str(model), list(MODELS))}; known: {', '.join(MODELS)}")
     if points is not None and board is not None:
         raise ValueError("points and board exclude each other")
-    pairs = pairs_of(infrared, visible)
+    pairs = pairs_of(infrared, visible, pattern)
     if points is None and board is None and len(pairs) > MOST_PAIRS:
         pairs = [pairs[round(i)] for i in np.linspace(0, len(pairs) - 1, MOST_PAIRS)]
     sizes = _sizes(pairs, all_pairs=points is None)
@@ -158,11 +160,12 @@ def _scales(scale: float | tuple[float, float] | None, same_view: float) -> tupl
     return float(low), float(high)
 
 
-def pairs_of(infrared: Any, visible: Any) -> list[tuple[Any, Any]]:
+def pairs_of(infrared: Any, visible: Any, pattern: tuple[str, str] | None = None) -> list[tuple[Any, Any]]:
     """Return the pairs that were given in any form."""
-    folders = [isinstance(x, str | os.PathLike) and Path(x).is_dir() for x in (infrared, visible)]
+    paths = [Path(x) if isinstance(x, str | os.PathLike) else None for x in (infrared, visible)]
+    folders = [path is not None and (path.is_dir() or is_list(path)) for path in paths]
     if all(folders):
-        groups = match_folders({"infrared": infrared, "visible": visible}).groups
+        groups = match_folders({"infrared": infrared, "visible": visible}, pattern=pattern).groups
         pairs = [(group.files["infrared"], group.files["visible"]) for group in groups]
         if not pairs:
             raise ValueError(f"no names are common to {infrared} and {visible}")
@@ -212,7 +215,14 @@ def _size_of(name: str, picture: Any) -> tuple[int, int]:
 
 
 def _array(name: str, picture: Any) -> np.ndarray:
-    picture = thermal_array(name, picture)
+    if name == "infrared":
+        picture = values_of(name, picture)
+    elif isinstance(picture, str | os.PathLike):
+        picture = read_image(picture)
+    elif isinstance(picture, Image.Image):
+        picture = image_to_array(picture, name)
+    if not isinstance(picture, np.ndarray):
+        raise TypeError(f"{name} must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
     if picture.ndim not in (2, 3) or 0 in picture.shape or picture.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(f"{name} must have shape (H, W) or (H, W, C) with 1 or 3 channels, got {picture.shape}")
     return picture

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fusionblocks import __version__
-from fusionblocks.cli import align, evaluate, fuse, info, masks, train, train_guidance
+from fusionblocks.cli import _ranges, align, evaluate, fuse, info, masks, train, train_guidance
 
 app = typer.Typer(
     help="Fuse infrared and visible pictures.",
@@ -27,7 +27,7 @@ for command in (
     info.env,
     info.demo,
 ):
-    app.command()(command)
+    app.command(cls=_ranges.RangeCommand)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,9 +26,24 @@ BAD_INPUT = (ValueError, TypeError, OSError)
 """What the library raises on input that it cannot serve."""
 
 
+PatternOption = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--pattern",
+        metavar="INFRARED VISIBLE",
+        help="What the names of either camera's files look like, * for what they have in common: '*_ir' '*_vi'.",
+    ),
+]
+
+
 def one_line(error: object) -> str:
     """Return a message without its line breaks."""
     return " ".join(str(error).split())
+
+
+def told_pairs(count: int, rule: str) -> str:
+    """Return by which rule how many pairs were found, before the work begins."""
+    return f"{count} pair{'s' * (count != 1)} {rule}"
 
 
 def refuse(error: object) -> NoReturn:
@@ -37,6 +56,32 @@ def report_skipped(failures: list[str]) -> None:
     """Say in a line each what was left out, and why."""
     for failure in failures:
         err.print(f"[bold red]skipped:[/] {escape(failure)}", highlight=False)
+
+
+class Warnings:
+    """What the library warned of, a line for each kind however many pictures it is said of."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Note what is warned of within."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        for warning in caught:
+            message = str(warning.message)
+            kind = message.partition(":")[0]
+            self._first.setdefault(kind, f"{name}: {message}" if name else message)
+            self._counts[kind] += 1
+
+    def report(self) -> None:
+        """Say it."""
+        for kind, first in self._first.items():
+            more = f" (and {self._counts[kind] - 1} more like it)" if self._counts[kind] > 1 else ""
+            err.print(f"[yellow]warning:[/] {escape(first)}{more}", highlight=False)
 
 
 def print_whole(table: Table) -> None:

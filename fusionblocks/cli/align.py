@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fusionblocks.cli._console import BAD_INPUT, out, refuse
+from fusionblocks.cli._console import BAD_INPUT, PatternOption, Warnings, out, refuse
 
 
 def align(
@@ -18,6 +18,7 @@ def align(
         Path | None,
         typer.Option(help="CSV of points that both cameras see, at least four: infrared x, y, visible x, y."),
     ] = None,
+    pattern: PatternOption = None,
     board: Annotated[
         tuple[int, int] | None,
         typer.Option(metavar="COLUMNS ROWS", help="Points of a heated chessboard along a row and a column."),
@@ -40,15 +41,27 @@ def align(
     from fusionblocks.alignment.estimation import pairs_of
     from fusionblocks.image import WRITABLE_SUFFIXES, write_image
 
+    warned = Warnings()
     try:
         if preview is not None and preview.suffix.lower() not in WRITABLE_SUFFIXES:
             raise ValueError(f"--preview {preview} must end in one of {', '.join(sorted(WRITABLE_SUFFIXES))}")
-        rig = align_cameras(infrared, visible, points=points, board=board, circles=circles, model=model, scale=scale)
+        with warned.of(""):
+            rig = align_cameras(
+                infrared,
+                visible,
+                pattern=pattern,
+                points=points,
+                board=board,
+                circles=circles,
+                model=model,
+                scale=scale,
+            )
         if preview is not None:
-            pairs = pairs_of(infrared, visible)
+            pairs = pairs_of(infrared, visible, pattern)
             write_image(preview, preview_of(rig, *pairs[len(pairs) // 2]))
         rig.save(output)
     except (*BAD_INPUT, ImportError) as error:
         refuse(error)
+    warned.report()
     judged = "reliable" if rig.reliable else "not reliable: look at the preview, or give more pairs, or points"
     out.print(f"{output}: {rig.model}, error about {rig.error:.1f} visible pixels, {judged}", highlight=False)

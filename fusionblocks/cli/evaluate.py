@@ -15,6 +15,8 @@ from rich.table import Table
 from fusionblocks.cli._console import (
     BAD_INPUT,
     SOME_FAILED,
+    PatternOption,
+    Warnings,
     err,
     one_line,
     open_device,
@@ -23,10 +25,12 @@ from fusionblocks.cli._console import (
     progress_bar,
     refuse,
     report_skipped,
+    told_pairs,
 )
+from fusionblocks.cli._ranges import ThermalRangeOption, parse_range
 
 if TYPE_CHECKING:
-    from fusionblocks.data import ImageGroup
+    from fusionblocks.data import FolderGroups, ImageGroup
     from fusionblocks.metrics import Comparison, FusionEvaluator
 
 DEFAULT_METRICS = "EN,SD,SF,MI,SCD,VIF,Qabf,SSIM"
@@ -41,13 +45,11 @@ class Format(enum.StrEnum):
 
 
 def evaluate(
-    infrared: Annotated[Path, typer.Option(help="Folder of infrared pictures.")],
-    visible: Annotated[Path, typer.Option(help="Folder of visible pictures with the same names.")],
-    fused: Annotated[
-        list[Path], typer.Option(help="Folder of fused pictures with the same names; its name is the method's.")
-    ],
+    infrared: Annotated[Path, typer.Option(help="Infrared picture, a folder, or a text file that lists them.")],
+    visible: Annotated[Path, typer.Option(help="Visible picture, a folder, or a text file that lists them.")],
+    fused: Annotated[list[Path], typer.Option(help="Fused picture, or a folder of them; its name is the method's.")],
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders of fused pictures, a method each.")
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="More fused pictures or folders, a method each.")
     ] = None,
     metrics: Annotated[str, typer.Option(help="Names with commas between, or [bold]all[/].")] = DEFAULT_METRICS,
     convention: Annotated[str, typer.Option(help="Whose numbers: cddfuse, smfnet or vifb.")] = "cddfuse",
@@ -55,6 +57,15 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="File for cumulative curves and a radar chart: .png, .pdf or .svg.")
     ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="Resize 'infrared' or 'visible' to the other's size where they differ.")
+    ] = None,
+    thermal_range: ThermalRangeOption = None,
+    black_hot: Annotated[bool, typer.Option("--black-hot", help="Hot is black in the infrared pictures.")] = False,
+    alignment: Annotated[
+        Path | None, typer.Option(help="How the cameras lie, a file of [bold]fusionblocks align[/].")
+    ] = None,
+    pattern: PatternOption = None,
     format: Annotated[Format, typer.Option(help="How the means are printed.")] = Format.TABLE,
     device: Annotated[
         str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu, cuda:1, ...")
@@ -62,22 +73,35 @@ def evaluate(
 ) -> None:
     """Score fused pictures, one method or several side by side, the best mean of each metric in bold.
 
-    All methods are scored on the same pictures: those that every folder has and that can be read.
+    All methods are scored on the same pictures: those that every folder has and that can be read. Pairs are read as
+    [bold]fusionblocks fuse[/] reads them, so give the options that they were fused with.
     """
-    from fusionblocks.data import match_folders
+    from fusionblocks.alignment import Alignment
+    from fusionblocks.image.infrared import same_range
     from fusionblocks.metrics import FusionEvaluator
 
+    warned = Warnings()
     try:
         names = None if metrics.strip().lower() == "all" else [name.strip() for name in metrics.split(",")]
         place = open_device(device)
         methods = name_methods([*fused, *(more or [])])
         evaluators = {method: FusionEvaluator(metrics=names, convention=convention) for method in methods}
         _check_targets(csv, plot)
-        listing = match_folders({"infrared": infrared, "visible": visible, **methods})
+        listing = _listing({"infrared": infrared, "visible": visible, **methods}, pattern)
+        err.print(told_pairs(len(listing.groups), listing.rule), highlight=False)
+        options = {
+            "resize": resize,
+            "thermal_range": same_range(
+                parse_range(thermal_range), [group.files["infrared"] for group in listing.groups]
+            ),
+            "black_hot": black_hot,
+            "alignment": None if alignment is None else Alignment.load(alignment),
+        }
     except (*BAD_INPUT, ModuleNotFoundError) as error:
         refuse(error)
 
-    failures = [*listing.problems, *_score_all(listing.groups, evaluators, place)]
+    failures = [*listing.problems, *_score_all(listing.groups, evaluators, place, options, warned)]
+    warned.report()
     report_skipped(failures)
     scored = len(next(iter(evaluators.values())))
     try:
@@ -113,8 +137,28 @@ def _check_targets(csv: Path | None, plot: Path | None) -> None:
         check_plot_suffix(plot)
 
 
-def _score_all(groups: Sequence[ImageGroup], evaluators: dict[str, FusionEvaluator], place: Any) -> list[str]:
+def _listing(paths: dict[str, Path], pattern: tuple[str, str] | None) -> FolderGroups:
+    """Return the groups of folders, or the one of single files."""
+    from fusionblocks.data import FolderGroups, ImageGroup, match_folders
+    from fusionblocks.data.pairs import is_list
+
+    if any(path.is_dir() or is_list(path) for path in paths.values()):
+        return match_folders(paths, pattern=pattern)
+    for kind, path in paths.items():
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {kind} picture or folder {path}")
+    return FolderGroups((ImageGroup(paths["visible"].stem, paths),), (), "as given")
+
+
+def _score_all(
+    groups: Sequence[ImageGroup],
+    evaluators: dict[str, FusionEvaluator],
+    place: Any,
+    options: dict[str, Any],
+    warned: Warnings,
+) -> list[str]:
     """Score every picture under a progress bar, for all methods or none; return a line for each that failed."""
+    from fusionblocks.inference import pair_levels
     from fusionblocks.metrics import FusionEvaluator, read_gray_levels
 
     failures = []
@@ -124,7 +168,11 @@ def _score_all(groups: Sequence[ImageGroup], evaluators: dict[str, FusionEvaluat
             progress.update(task, name=group.name)
             kind = ""
             try:
-                pictures = {kind: read_gray_levels(file).to(place) for kind, file in group.files.items()}
+                with warned.of(group.name):
+                    sources = pair_levels(group.files["infrared"], group.files["visible"], **options)
+                pictures = dict(zip(("infrared", "visible"), sources, strict=True))
+                pictures |= {method: read_gray_levels(group.files[method]) for method in evaluators}
+                pictures = {kind: picture.to(place) for kind, picture in pictures.items()}
                 steps = {}
                 for kind, evaluator in evaluators.items():
                     steps[kind] = FusionEvaluator(metrics=evaluator.metrics, convention=evaluator.convention)

@@ -10,20 +10,25 @@ import typer
 from fusionblocks.cli._console import (
     BAD_INPUT,
     SOME_FAILED,
+    PatternOption,
+    Warnings,
+    err,
     one_line,
     open_device,
     out,
     progress_bar,
     refuse,
     report_skipped,
+    told_pairs,
 )
 from fusionblocks.cli._guides import attach_guide, open_report, report_files, write_report
 from fusionblocks.cli._networks import open_network
+from fusionblocks.cli._ranges import ThermalRangeOption, parse_range
 
 
 def fuse(
-    infrared: Annotated[Path, typer.Option(help="Infrared picture, or a folder of them.")],
-    visible: Annotated[Path, typer.Option(help="Visible picture, or a folder of them with the same names.")],
+    infrared: Annotated[Path, typer.Option(help="Infrared picture, a folder, or a text file that lists them.")],
+    visible: Annotated[Path, typer.Option(help="Visible picture, a folder, or a text file that lists them.")],
     output: Annotated[Path, typer.Option(help="Picture to write, or a folder.")],
     model: Annotated[
         str | None,
@@ -41,10 +46,9 @@ def fuse(
     resize: Annotated[
         str | None, typer.Option(help="Resize 'infrared' or 'visible' to the other's size where they differ.")
     ] = None,
-    thermal_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="LOW HIGH", help="What is black and white in infrared, in counts or gray levels."),
-    ] = None,
+    thermal_range: ThermalRangeOption = None,
+    black_hot: Annotated[bool, typer.Option("--black-hot", help="Hot is black in the infrared pictures.")] = False,
+    pattern: PatternOption = None,
     alignment: Annotated[
         Path | None,
         typer.Option(
@@ -83,22 +87,24 @@ def fuse(
     ] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave pictures that exist.")] = False,
 ) -> None:
-    """Fuse one pair of pictures, or two folders of pictures paired by name."""
+    """Fuse one pair of pictures, or two folders or lists of them; by which rule they are paired is told."""
     from fusionblocks.alignment import Alignment
-    from fusionblocks.data.pairs import ImagePair, pair_folders
+    from fusionblocks.data.pairs import ImagePair, is_list, pair_folders
     from fusionblocks.image import WRITABLE_SUFFIXES
+    from fusionblocks.image.infrared import same_range
     from fusionblocks.optimization import optimize
 
     problems: tuple[str, ...] = ()
+    warned = Warnings()
     try:
         place = open_device(device)
         network = optimize(open_network(model, checkpoint, set or []).to(place), outputs=("fused",))
         attach_guide(network, guidance, guidance_checkpoint, guidance_adapters, cache)
         if experts is not None:
             open_report(network, experts, tile not in ("auto", "none"))
-        folders = infrared.is_dir() or visible.is_dir()
+        folders = any(path.is_dir() or is_list(path) for path in (infrared, visible))
         if folders:
-            listing = pair_folders(infrared, visible)
+            listing = pair_folders(infrared, visible, pattern=pattern)
             pairs, problems = listing.pairs, listing.problems
         else:
             pairs = (ImagePair(visible.stem, infrared, visible),)
@@ -120,17 +126,23 @@ def fuse(
             "model": network,
             "resize": resize,
             "tile": _tile(tile),
-            "thermal_range": thermal_range,
+            "thermal_range": same_range(parse_range(thermal_range), [pair.infrared for pair in pairs]),
+            "black_hot": black_hot,
             "alignment": None if alignment is None else Alignment.load(alignment),
         }
-        if not folders:
-            _fuse_one(pairs[0], targets[0], skip_existing, guides, options, experts)
+        if folders:
+            err.print(told_pairs(len(pairs), listing.rule), highlight=False)
+        else:
+            with warned.of(""):
+                _fuse_one(pairs[0], targets[0], skip_existing, guides, options, experts)
+            warned.report()
             out.print(f"{targets[0]}", highlight=False)
             return
     except (*BAD_INPUT, ModuleNotFoundError) as error:
         refuse(error)
 
-    failures = [*problems, *_fuse_all(pairs, targets, skip_existing, guides, options, experts)]
+    failures = [*problems, *_fuse_all(pairs, targets, skip_existing, guides, options, experts, warned)]
+    warned.report()
     report_skipped(failures)
     done = len(pairs) + len(problems) - len(failures)
     out.print(f"{done} pictures in {output}, {len(failures)} skipped", highlight=False)
@@ -206,7 +218,7 @@ def _fused(pair: Any, name: str, guides: _Guides, options: dict[str, Any], exper
     guidance = guides.of(pair.name)
     if experts is None:
         return fuse_pictures(pair.infrared, pair.visible, **options, **guidance)
-    shared = {name: options[name] for name in ("resize", "thermal_range", "alignment")}
+    shared = {name: options[name] for name in ("resize", "thermal_range", "black_hot", "alignment")}
     report = expert_report(options["model"], pair.infrared, pair.visible, **shared, **guidance)
     write_report(report, experts, name)
     return report.fused
@@ -219,6 +231,7 @@ def _fuse_all(
     guides: _Guides,
     options: dict[str, Any],
     experts: Path | None,
+    warned: Warnings,
 ) -> list[str]:
     """Fuse every pair under a progress bar and return a line for each that failed."""
     failures = []
@@ -227,7 +240,8 @@ def _fuse_all(
         for pair, target in zip(pairs, targets, strict=True):
             progress.update(task, name=pair.name)
             try:
-                _fuse_one(pair, target, skip_existing, guides, options, experts)
+                with warned.of(pair.name):
+                    _fuse_one(pair, target, skip_existing, guides, options, experts)
             except Exception as error:  # whatever one file does, the others are fused
                 failures.append(f"{pair.name}: {one_line(error) or type(error).__name__}")
             progress.advance(task)

@@ -13,6 +13,7 @@ from fusionblocks.cli._console import (
     BAD_INPUT,
     INTERRUPTED,
     SOME_FAILED,
+    PatternOption,
     err,
     one_line,
     open_device,
@@ -20,6 +21,7 @@ from fusionblocks.cli._console import (
     progress_bar,
     refuse,
     report_skipped,
+    told_pairs,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def masks(
     points_per_batch: Annotated[int, typer.Option(help="Points at once; fewer need less memory.")] = 64,
     pred_iou_thresh: Annotated[float, typer.Option(help="The least IoU that SAM predicts for a mask.")] = 0.88,
     stability_score_thresh: Annotated[float, typer.Option(help="The least stability of a mask.")] = 0.95,
+    pattern: PatternOption = None,
     device: Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda:1, ...")] = "auto",
 ) -> None:
     """Make the masks of a folder of pairs for [bold]fuse --infrared-mask --visible-mask[/].
@@ -57,7 +60,7 @@ def masks(
     from fusionblocks.guidance import SAMMasks
 
     try:
-        listing = pair_folders(infrared, visible)
+        listing = pair_folders(infrared, visible, pattern=pattern)
         place = open_device(device)
         guide = SAMMasks(
             model,
@@ -72,6 +75,7 @@ def masks(
         )
         _open_output(output, {"model": model, "weights": guide.fingerprint(), "encoding": encoding, **guide.settings()})
         guide.to(place)
+        err.print(told_pairs(len(listing.pairs), listing.rule), highlight=False)
     except BAD_INPUT as error:
         refuse(error)
 
@@ -170,9 +174,10 @@ def _make_all(pairs: Sequence[ImagePair], output: Path, guide: SAMMasks, place: 
 
 def _read(pair: ImagePair) -> dict[str, Tensor]:
     """Return the pictures of a pair ``(1, C, H, W)`` in [0, 1], as fusion reads them."""
-    from fusionblocks.image import array_to_tensor, luma, read_image
+    from fusionblocks.image import array_to_tensor, luma, open_infrared, read_image
 
-    thermal = array_to_tensor("infrared", read_image(pair.infrared), thermal=True)[None]
+    opened = open_infrared("infrared", pair.infrared)
+    thermal = array_to_tensor("infrared", opened.values, thermal=True, limits=opened.limits)[None]
     thermal = luma(thermal) if thermal.shape[1] == 3 else thermal
     colour = array_to_tensor("visible", read_image(pair.visible))[None]
     sizes = [f"{picture.shape[2]}x{picture.shape[3]}" for picture in (thermal, colour)]

@@ -10,8 +10,10 @@ import typer
 
 from fusionblocks.cli._console import BAD_INPUT, INTERRUPTED, err, open_device, out, refuse
 from fusionblocks.cli._networks import import_network, is_import, settings_of
+from fusionblocks.cli._ranges import ThermalRangeOption, parse_range
 
 if TYPE_CHECKING:
+    from fusionblocks.image.infrared import ThermalRange
     from fusionblocks.models.base import FusionModel
     from fusionblocks.training import Recipe
 
@@ -51,10 +53,7 @@ def train(
         Path | None, typer.Option(help="File that [bold]train-guidance[/] wrote, for clip.")
     ] = None,
     skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="Leave pictures without a partner.")] = False,
-    thermal_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="LOW HIGH", help="What is black and white in infrared, in counts or gray levels."),
-    ] = None,
+    thermal_range: ThermalRangeOption = None,
     cache: Annotated[bool, typer.Option("--cache", help="Decode the pictures once and keep them in memory.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that read pairs.")] = 0,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, ..., or auto: a GPU if there is one.")] = "auto",
@@ -79,7 +78,7 @@ def train(
         made = load_recipe(recipe, settings_of(set or []))
         network = _open_network(made, weights, model, model_set or [])
         _attach(network, guidance, guidance_checkpoint, guidance_adapters)
-        learned, judged = _open_data(data, validation, skip_unpaired, thermal_range, cache, masks)
+        learned, judged = _open_data(data, validation, skip_unpaired, parse_range(thermal_range), cache, masks)
         train_network(
             made,
             learned,
@@ -136,7 +135,7 @@ def _open_data(
     data: str,
     validation: str | None,
     skip: bool,
-    thermal_range: tuple[float, float] | None,
+    thermal_range: ThermalRange,
     cache: bool,
     masks: Path | None,
 ) -> tuple[Any, Any]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fusionblocks.data.label_masks import boundary_mask, class_mask
 from fusionblocks.data.pairs import ImageGroup
-from fusionblocks.image import array_to_tensor, luma, read_image
+from fusionblocks.image import array_to_tensor, luma, open_infrared, read_image
+from fusionblocks.image.infrared import ThermalRange
 from fusionblocks.image.labels import VOID, with_void
 
 PACKED = "packed"  # one file with red, green, blue and infrared
@@ -30,7 +31,7 @@ class PairReader:
     num_classes: int | None = None
     ignore_index: int | None = None
     salient_classes: tuple[int, ...] | None = None
-    thermal_range: tuple[float, float] | None = None
+    thermal_range: ThermalRange = None
 
     def read(self, group: ImageGroup) -> dict[str, Tensor]:
         files = group.files
@@ -90,8 +91,9 @@ def finished(item: dict[str, object]) -> dict[str, object]:
     return made
 
 
-def _infrared(file: Path, limits: tuple[float, float] | None) -> Tensor:
-    return _one_channel(str(file), read_image(file, any_float=limits is not None), thermal=True, limits=limits)
+def _infrared(file: Path, thermal_range: ThermalRange) -> Tensor:
+    opened = open_infrared(f"infrared {file}", file, thermal_range)
+    return _one_channel(str(file), opened.values, thermal=True, limits=opened.limits)
 
 
 def _mask(file: Path) -> Tensor:
@@ -120,13 +122,14 @@ def _visible(file: Path) -> Tensor:
     return torch.from_numpy(array)[None] if array.ndim == 2 else torch.from_numpy(array).permute(2, 0, 1)
 
 
-def _packed(file: Path, limits: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+def _packed(file: Path, thermal_range: ThermalRange) -> tuple[Tensor, Tensor]:
     array = read_image(file, raw=True)
     if array.ndim != 3 or array.shape[2] != 4:
         raise ValueError(
             f"{file} must have red, green, blue and infrared in 4 channels of 8 bits, got {array.dtype} {array.shape}"
         )
     channels = torch.from_numpy(array).permute(2, 0, 1)
+    limits = None if isinstance(thermal_range, str) else thermal_range  # eight bits are their own range
     infrared = channels[3:] if limits is None else array_to_tensor(str(file), array[..., 3], limits=limits)
     return infrared, channels[:3]
 

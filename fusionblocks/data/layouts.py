@@ -15,6 +15,7 @@ from fusionblocks.data.labelled import check_known
 from fusionblocks.data.paired import PairedImages
 from fusionblocks.data.pairs import ImageGroup, match_folders, natural_key
 from fusionblocks.image import READABLE_SUFFIXES
+from fusionblocks.image.infrared import ThermalRange
 
 #: The environment variable that names the folder of all datasets.
 DATA_VARIABLE = "FUSIONBLOCKS_DATA"
@@ -101,7 +102,7 @@ def open_dataset(
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     labels: bool | None = None,
     masks: Sequence[str] | None = None,
-    thermal_range: tuple[float, float] | None = None,
+    thermal_range: ThermalRange = None,
     unpaired: Literal["error", "skip"] = "error",
     cache: bool | int = False,
     seed: int = 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fusionblocks._support.checks import check_whole
+from fusionblocks._support.checks import check_choice, check_whole
 from fusionblocks.data._cache import PictureCache
 from fusionblocks.data._draws import Draw, generator_of
 from fusionblocks.data._reading import PACKED, PairReader, finished
@@ -21,6 +22,7 @@ from fusionblocks.data.labelled import check_known
 from fusionblocks.data.pairs import ImageGroup, UnpairedError, match_folders, told
 from fusionblocks.data.transforms import Compose, PairedTransform
 from fusionblocks.image import check_range
+from fusionblocks.image.infrared import ThermalRange, same_range
 from fusionblocks.image.labels import check_class_count
 
 #: How many bytes ``cache=True`` allows.
@@ -51,8 +53,9 @@ class PairedImages(Dataset[dict[str, Any]]):
         num_classes: How many classes there are, at most 255; labels beyond are refused. None takes all.
         ignore_index: A further label of the files that stands for no class; it becomes 255.
         salient_classes: The classes of the derived ``"salient"`` mask; None takes all but the background, 0.
-        thermal_range: What becomes 0 and 1 in all infrared pictures, in their own units (counts, gray levels); None
-            stretches 16-bit counts picture by picture.
+        thermal_range: What becomes 0 and 1 in all infrared pictures: numbers in their own unit (counts, degrees, gray
+            levels); ``"auto"``, each picture's own range; ``"scene"``, that of all together, of fifty at most. None
+            takes 16-bit counts and radiometric files by their own range and others as they are.
         unpaired: What to do about names that lack a picture or have two: ``"error"``, or ``"skip"`` them.
         cache: Whether to decode once: pictures are read when the dataset is made and kept as they are decoded, up to
             4 GiB or this many bytes, in memory that worker processes share. What has no room is read each time.
@@ -94,7 +97,7 @@ class PairedImages(Dataset[dict[str, Any]]):
         num_classes: int | None = None,
         ignore_index: int | None = None,
         salient_classes: Sequence[int] | None = None,
-        thermal_range: tuple[float, float] | None = None,
+        thermal_range: ThermalRange = None,
         unpaired: Literal["error", "skip"] = "error",
         cache: bool | int = False,
         seed: int = 0,
@@ -118,7 +121,7 @@ class PairedImages(Dataset[dict[str, Any]]):
         num_classes: int | None = None,
         ignore_index: int | None = None,
         salient_classes: Sequence[int] | None = None,
-        thermal_range: tuple[float, float] | None = None,
+        thermal_range: ThermalRange = None,
         unpaired: Literal["error", "skip"] = "error",
         problems: Sequence[str] = (),
         cache: bool | int = False,
@@ -162,7 +165,8 @@ class PairedImages(Dataset[dict[str, Any]]):
         if not groups:
             raise ValueError("there are no pairs")
         _check_masks(groups, reader)
-        self.groups, self.problems, self.reader = groups, problems, reader
+        self.groups, self.problems = groups, problems
+        self.reader = replace(reader, thermal_range=_common_range(groups, reader.thermal_range))
         self.transform = transform
         self.seed = check_whole("seed", seed, 0)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -281,7 +285,7 @@ def _reader(
     num_classes: int | None,
     ignore_index: int | None,
     salient_classes: Sequence[int] | None,
-    thermal_range: tuple[float, float] | None,
+    thermal_range: ThermalRange,
 ) -> PairReader:
     if isinstance(masks, str):
         raise TypeError(f"masks must be a sequence of names or a mapping, got the string {masks!r}")
@@ -289,8 +293,17 @@ def _reader(
     if num_classes is not None:
         check_class_count("num_classes", check_whole("num_classes", num_classes, 1))
     salient = None if salient_classes is None else tuple(salient_classes)
-    limits = None if thermal_range is None else check_range("thermal_range", thermal_range)
-    return PairReader(tuple(masks), num_classes, ignore_index, salient, limits)
+    if not (thermal_range is None or isinstance(thermal_range, str)):
+        thermal_range = check_range("thermal_range", thermal_range)
+    elif thermal_range is not None:
+        check_choice("thermal_range", thermal_range, ("auto", "scene"))
+    return PairReader(tuple(masks), num_classes, ignore_index, salient, thermal_range)
+
+
+def _common_range(groups: Sequence[ImageGroup], thermal_range: ThermalRange) -> ThermalRange:
+    """Return a range that each picture may be read with."""
+    files = [group.files["infrared"] for group in groups if "infrared" in group.files]
+    return same_range(thermal_range, files) if files else thermal_range
 
 
 def _check_masks(groups: Sequence[ImageGroup], reader: PairReader) -> None:

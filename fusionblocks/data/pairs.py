@@ -94,6 +94,11 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), part) if part.isdigit() else (1, 0, part.casefold()) for part in parts)
 
 
+def is_list(path: Path) -> bool:
+    """Whether a path is a text file that lists pictures."""
+    return path.suffix.lower() in matching.LIST_SUFFIXES and path.is_file()
+
+
 def match_folders(folders: Mapping[str, str | Path], *, pattern: tuple[str, str] | None = None) -> FolderGroups:
     """Match the pictures of any number of folders by one rule, whatever their extensions.
 
@@ -134,7 +139,7 @@ def match_folders(folders: Mapping[str, str | Path], *, pattern: tuple[str, str]
         ('2: not in the psfusion folder',)
     """
     paths = {kind: Path(folder) for kind, folder in folders.items()}
-    lists = [kind for kind, path in paths.items() if path.is_file() and path.suffix.lower() in matching.LIST_SUFFIXES]
+    lists = [kind for kind, path in paths.items() if is_list(path)]
     if lists:
         return _match_lists(paths, lists)
     paths, together, within = _cameras(paths, pattern)

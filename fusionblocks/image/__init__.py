@@ -25,6 +25,11 @@ _MODULES = {
     "tensor_to_array": ".convert",
     # planar maps and lenses
     "Lens": ".lens",
+    # infrared pictures of any kind
+    "doubts": ".sanity",
+    "intensities": ".palettes",
+    "open_infrared": ".infrared",
+    "scene_range": ".infrared",
     # what thermal cameras write
     "ThermalPicture": ".radiometric",
     "read_radiometric": ".radiometric",

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from fusionblocks.image.io import image_to_array, read_image
+from fusionblocks.image.io import read_image
 from fusionblocks.image.thermal import with_data
 
 ZERO = 273.15
@@ -93,30 +92,6 @@ def read_thermal(path: str | os.PathLike[str]) -> ThermalPicture:
             raise ValueError(f"{path} holds a colour picture, expected gray levels, counts or temperatures")
         values = values[..., 0]
     return thermal_picture(values)
-
-
-def thermal_array(name: str, picture: Any) -> np.ndarray:
-    """Return the values of a picture in its own unit, temperatures of a radiometric file.
-
-    Args:
-        name: The argument's name, for errors.
-        picture: A path, a PIL image or an array, which is returned as it is.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        TypeError: If it is of another kind.
-        ValueError: If it cannot be read.
-
-    No example: :func:`fusionblocks.fuse` and :func:`fusionblocks.align` call it.
-    """
-    if isinstance(picture, str | os.PathLike):
-        radiometric = read_radiometric(picture)
-        return read_image(picture, any_float=True) if radiometric is None else radiometric.values
-    if isinstance(picture, Image.Image):
-        return image_to_array(picture, name)
-    if not isinstance(picture, np.ndarray):
-        raise TypeError(f"{name} must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}")
-    return picture
 
 
 def thermal_picture(values: np.ndarray) -> ThermalPicture:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import fusionblocks as fb
 from fusionblocks.metrics import FusionEvaluator, evaluate, read_gray_levels
 from tests.helpers.command import run
 
@@ -107,11 +109,11 @@ def test_what_cannot_be_read_is_reported_and_left_out_for_all_methods(folders: P
 
 def test_a_picture_of_another_size_or_depth_names_the_method_or_the_file(folders: Path) -> None:
     Image.open(folders / "out/noisy/1.png").resize((40, 44)).save(folders / "out/noisy/1.png")
-    write(folders / "ir/2.png", np.full((48, 60), 30000, np.uint16))
+    write(folders / "out/noisy/2.png", np.full((48, 60), 30000, np.uint16))
     code, output = call(folders, "--metrics", "SD")
     assert code == 1
     assert re.search(r"skipped: 1: noisy: .*44x40 and 48x60", output)
-    assert re.search(r"skipped: 2: .*ir/2\.png has 16 bits", output)
+    assert re.search(r"skipped: 2: .*noisy/2\.png has 16 bits", output)
     assert "1 picture," in output
 
 
@@ -175,3 +177,41 @@ def test_a_folder_cannot_be_source_and_result(folders: Path) -> None:
     code, output = call(folders, folders / "ir")
     assert code == 2
     assert "infrared and ir are the same folder" in output
+
+
+def test_pairs_are_read_as_fuse_reads_them(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    counts = (29000 + np.cumsum(random.integers(-20, 21, (80, 100)), axis=1)).astype(np.uint16)
+    visible = random.integers(0, 256, (80, 100, 3), np.uint8)
+    fused = random.integers(0, 256, (80, 100, 3), np.uint8)
+    write(tmp_path / "ir/a_ir.png", counts)
+    write(tmp_path / "vis/a_vi.png", visible)
+    write(tmp_path / "out/a.png", fused)
+    both = ("--infrared", tmp_path / "ir", "--visible", tmp_path / "vis")
+    ranged = ("--thermal-range", "28900", "29200", "--black-hot")
+    table = tmp_path / "table.csv"
+    code, output = run("evaluate", *both, "--fused", tmp_path / "out", *ranged, "--metrics", "MSE", "--csv", table)
+    assert code == 0
+    assert "1 pair by suffix _ir / _vi" in output
+    levels = 1 - fb.image.scale_range(counts, 28900, 29200)
+    infrared = torch.from_numpy(levels * 255).round().to(torch.uint8)[None, None]
+    sources = (infrared, read_gray_levels(tmp_path / "vis/a_vi.png"))
+    expected = evaluate(read_gray_levels(tmp_path / "out/a.png"), *sources, metrics=("MSE",))
+    assert float(rows_of(table)["out", "a"]["MSE"]) == expected["MSE"].item()
+
+
+def test_a_single_triple_is_scored(folders: Path) -> None:
+    files = (
+        "--infrared",
+        folders / "ir/1.png",
+        "--visible",
+        folders / "vis/1.png",
+        "--fused",
+        folders / "out/mean/1.png",
+    )
+    code, output = run("evaluate", *files, "--metrics", "SD")
+    assert code == 0
+    assert "1 picture," in output
+    code, output = run("evaluate", *files[:-1], folders / "none.png")
+    assert code == 2
+    assert "there is no none.png picture or folder" in output

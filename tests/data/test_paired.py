@@ -261,6 +261,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     read: list[Path] = []
     plain = _reading.read_image
+    opened = _reading.open_infrared
+    monkeypatch.setattr(
+        _reading, "open_infrared", lambda name, path, limits=None: (read.append(path), opened(name, path, limits))[1]
+    )
     monkeypatch.setattr(_reading, "read_image", lambda path, **options: (read.append(path), plain(path, **options))[1])
     return read
 
