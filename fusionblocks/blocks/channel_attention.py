@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fusionblocks._support.checks import check_alike, check_divisible, check_features
 from fusionblocks._support.modules import is_a, is_watched
 from fusionblocks.blocks.by_rows import known_reach
-from fusionblocks.blocks.gram import Gram, mix
+from fusionblocks.blocks.gram import Gram, HeldMatrices, mix
 from fusionblocks.image.rows import Rows
 from fusionblocks.ops import channel_attention
 
@@ -45,6 +45,8 @@ class ChannelAttention(nn.Module):
     """
 
     kind = "map"
+    held: HeldMatrices | None = None
+    """What keeps the matrices steady through a sequence, set by :class:`fusionblocks.FusionStream`."""
 
     def __init__(self, channels: int, *, num_heads: int = 8, depthwise: bool = True, bias: bool = False) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class ChannelAttention(nn.Module):
         """
         check_features("x", x, self.channels)
         query, key, value = self._mixed(x).chunk(3, dim=1)
-        return _attend(query, key, value, self.temperature, self.project)
+        return _attend(query, key, value, self.temperature, self.project, self.held)
 
     def over(self, x: Rows) -> tuple[Callable[[Tensor], Tensor], int]:
         """Return what the attention over a map by rows makes of some of its rows, and the rows that this sees.
@@ -82,7 +84,7 @@ class ChannelAttention(nn.Module):
             gram = Gram()
             for _, strip in x.map(lambda x: self._mixed(x)[:, : 2 * self.channels], reach=sees).strips():
                 gram.add(*strip.chunk(2, dim=1))
-            return gram.matrix(self.temperature, self.project)
+            return _held(self.held, lambda: gram.matrix(self.temperature, self.project))
 
         return lambda x: _projected(matrix(), self._mixed(x)[:, 2 * self.channels :], self.project), sees
 
@@ -140,6 +142,8 @@ class CrossChannelAttention(nn.Module):
     """
 
     stands_alone = "takes two maps, and the one that guides comes first"
+    held: HeldMatrices | None = None
+    """What keeps the matrices steady through a sequence, set by :class:`fusionblocks.FusionStream`."""
 
     def __init__(self, channels: int, *, num_heads: int = 8, bias: bool = True) -> None:
         super().__init__()
@@ -164,7 +168,7 @@ class CrossChannelAttention(nn.Module):
             The feature map ``(B, C, H, W)`` of ``value``'s content, mixed as ``guide`` asks.
         """
         check_alike(self.channels, guide=guide, value=value)
-        return _attend(*self._mixed(guide, value), self.temperature, self.project)
+        return _attend(*self._mixed(guide, value), self.temperature, self.project, self.held)
 
     def _mixed(self, guide: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return query, key and content, each ``(B, C, H, W)``."""
@@ -197,7 +201,8 @@ class CrossChannelAttention(nn.Module):
                 grams = grams or [Gram() for _ in parts[::2]]
                 for gram, query, key in zip(grams, parts[::2], parts[1::2], strict=True):
                     gram.add(query, key)
-            return [gram.matrix(self.temperature, self.project) for gram in grams]
+            makers = [functools.partial(gram.matrix, self.temperature, self.project) for gram in grams]
+            return [_held(self.held, make) for make in makers]
 
         def attend(x: Tensor) -> list[Tensor]:
             contents = (self._mixed(*pair)[2] for pair in pairs(x))
@@ -213,8 +218,17 @@ def _projected(matrix: Tensor, value: Tensor, project: nn.Conv2d) -> Tensor:
     return mixed if project.bias is None else mixed + rearrange(project.bias, "c -> c 1 1").to(mixed.dtype)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, project: nn.Conv2d) -> Tensor:
+def _held(held: HeldMatrices | None, make: Callable[[], Tensor]) -> Tensor:
+    """Return a matrix, kept steady where one is held."""
+    return make() if held is None else held.of(make)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, project: nn.Conv2d, held: HeldMatrices | None
+) -> Tensor:
     """Split ``(B, C, H, W)`` maps into heads, attend over channels, join the heads and project them."""
+    if held is not None:
+        return _projected(held.of(lambda: Gram().add(query, key).matrix(temperature, project)), value, project)
     heads, height = temperature.shape[0], query.shape[-2]
     query, key, value = (rearrange(x, "b (heads c) h w -> b heads c (h w)", heads=heads) for x in (query, key, value))
     # the operator multiplies the 1 x 1 convolution into the small C x C maps, which saves a pass over the picture

@@ -14,7 +14,7 @@ from fusionblocks._support.modules import is_a
 from fusionblocks.blocks.base_feature_extraction import ResidualTransformerGroup
 from fusionblocks.blocks.cai import CAI
 from fusionblocks.blocks.channel_attention import ChannelAttention, CrossChannelAttention
-from fusionblocks.blocks.gram import Gram, mix
+from fusionblocks.blocks.gram import Gram, HeldMatrices, mix
 from fusionblocks.blocks.invertible_conv import split_channels
 from fusionblocks.blocks.reaching import in_a_row, side_by_side
 from fusionblocks.blocks.transformer import TransformerBlock
@@ -32,6 +32,7 @@ def gather(
     halo: int,
     factor: int = 1,
     onto: Tensor | None = None,
+    held: HeldMatrices | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sweep once over the maps: the first half of channel attention.
 
@@ -43,18 +44,22 @@ def gather(
         halo: Rows around a row that ``project`` sees.
         factor: How many times higher than usual the strips are.
         onto: A map that may be overwritten with the values.
+        held: What keeps the matrix steady through a sequence.
 
     Returns:
         The values ``(B, C, H, W)``, and the matrix ``(B, C_out, C)`` to apply to them.
     """
     gram, values = Gram(), onto
+    wanted = held is None or held.wanted
     for strip in strips(maps[0], halo=halo, factor=factor):
         query, key, value = (strip.inner(x) for x in project(*(strip.of(x) for x in maps)))
         if values is None:
             values = empty_map(value, maps[0].shape[2])
         values[:, :, strip.top : strip.bottom] = value
-        gram.add(query, key)
-    return values, gram.matrix(temperature, output).to(values.dtype)
+        if wanted:
+            gram.add(query, key)
+    matrix = gram.matrix(temperature, output) if held is None else held.of(lambda: gram.matrix(temperature, output))
+    return values, matrix.to(values.dtype)
 
 
 @rewrites(ChannelAttention)
@@ -91,7 +96,7 @@ class FastChannelAttention(Rewrite, ChannelAttention):
 
         # the rows that neighbouring strips share cost a dense convolution more than what leaves the cache
         factor = 2 if self.qkv_local.groups == 1 else 1
-        return gather(project, self.temperature, self.project, x, halo=halo, factor=factor, onto=onto)
+        return gather(project, self.temperature, self.project, x, halo=halo, factor=factor, onto=onto, held=self.held)
 
 
 @rewrites(TransformerBlock)
@@ -225,4 +230,7 @@ class FastCAI(Rewrite, CAI):
             return attention.query_local(attention.query(guide)), key, content
 
         halo = self.halos[0]
-        return gather(project, attention.temperature, attention.project, guide, value, halo=halo, onto=onto)
+        maps = (guide, value)
+        return gather(
+            project, attention.temperature, attention.project, *maps, halo=halo, onto=onto, held=attention.held
+        )
