@@ -33,7 +33,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|PIL|huggingface_hub|diffusers|timm|collections|os|pathlib|typing|types|nn)\..*"),
     (r"py:class", r"fusionblocks\.models\.(swapping\.(Model|Block)|base\.Output)"),  # type variables
     (r"py:.*", r"(matplotlib|pandas)\..*"),
-    (r"py:.*", r"(Accelerator|Any|Callable|Figure|Iterator|Iterable|Mapping|Path|Sequence|Tensor|optional|callable)"),
+    (
+        r"py:.*",
+        r"(Accelerator|Any|ThermalRange|Callable|Figure|Iterator|Iterable|Mapping|Path|Sequence|Tensor|optional|callable)",
+    ),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|slice|str|tuple|type|None|ellipsis|Ellipsis)"),
     (r"py:.*", r"\w+(Error|Warning)"),
     (r"py:class", r"fusionblocks\.optimization\.Module"),  # a type variable

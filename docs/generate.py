@@ -35,6 +35,7 @@ PACKAGES = {
     "losses": "Losses",
     "metrics": "Metrics",
     "training": "Training",
+    "video": "Sequences",
 }
 """The packages that have one page; blocks and models have one a module."""
 
@@ -55,6 +56,7 @@ def write_all(docs: Path) -> None:
     pictures.write_sample(api)
     pictures.write_comparison(api)
     pictures.write_two_cameras(api)
+    pictures.write_sequence(api)
     benchmark_tables.write_all(api)
     floors.write_all(api)
 

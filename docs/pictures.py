@@ -52,6 +52,28 @@ def write_two_cameras(api: Path) -> None:
     fb.image.write_image(api / "alignment_preview.png", fb.alignment.preview(rig, infrared, visible))
 
 
+def write_sequence(api: Path) -> None:
+    """Write a fused sequence as a video, four of its frames, and how far its background moves, beside single frames."""
+    from matplotlib.figure import Figure
+
+    made = fb.data.synthetic_sequence(36, seed=1, height=180, width=240)
+    stream = fb.FusionStream()
+    steady = [stream(infrared, visible) for infrared, visible in made.pairs]
+    with fb.video.VideoWriter(api / "sequence.mp4", rate=12) as writer:
+        for i, frame in enumerate(steady):
+            writer.write(frame, i / 12, "")
+    fb.image.write_image(api / "sequence.jpg", np.concatenate([steady[i] for i in (0, 12, 20, 27)], axis=1))
+    still = ~made.moving.any(axis=0)
+    figure = Figure(figsize=(8, 2.5), layout="constrained")
+    axes = figure.subplots()
+    for label, frames in {"each frame by itself": [fb.fuse(*pair) for pair in made.pairs], "stream": steady}.items():
+        level = [float(frame[still].mean()) for frame in frames]
+        axes.plot([x - level[0] for x in level], label=label)
+    axes.set(xlabel="frame", ylabel="background, levels", title="How far the background moves as somebody walks by")
+    axes.legend(frameon=False)
+    figure.savefig(api / "sequence_levels.png", dpi=100)
+
+
 def write_comparison(api: Path) -> None:
     """Write the plot of four ways to fuse a few small scenes."""
     from fusionblocks.metrics import Comparison, FusionEvaluator

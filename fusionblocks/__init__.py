@@ -27,6 +27,8 @@ _MODULES = {
     "alignment": ".alignment",
     # pictures in, picture out
     "fuse": ".inference",
+    # sequences
+    "FusionStream": ".video.stream",
     # what the experts of a network did
     "ExpertReport": ".experts",
     "ExpertWeights": ".experts",
@@ -43,6 +45,7 @@ _MODULES = {
     "models": ".models",
     "ops": ".ops",
     "training": ".training",
+    "video": ".video",
 }
 
 __all__ = sorted([*_MODULES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]

@@ -119,7 +119,7 @@ def fuse(
         >>> fused.shape, fused.dtype
         ((48, 65, 3), dtype('uint8'))
     """
-    network = _network(model, visible)
+    network = network_of(model, visible.device if isinstance(visible, Tensor) else torch.device("cpu"))
     device, dtype = _placement(network, visible)
     pair = open_pair(infrared, visible, resize, device, thermal_range, alignment, black_hot)
     guides = _guides(network, guidance, pair.visible.shape, device, dtype)
@@ -307,9 +307,10 @@ def colour_picture(network: FusionModel, fused: Tensor, visible: Tensor) -> Tens
     return fused.clamp(0, 1) if network.fused_channels == 3 else with_luma(fused.clamp(0, 1), visible)
 
 
-def _network(model: nn.Module | str | None, visible: Picture) -> FusionModel:
+def network_of(model: nn.Module | str | None, device: torch.device) -> FusionModel:
+    """Return the network that is meant; the default one on a device."""
     if model is None:
-        return _default_network(visible.device if isinstance(visible, Tensor) else torch.device("cpu"))
+        return _default_network(device)
     if isinstance(model, str):
         network = create_model(model)
         if has_random_weights(network):

@@ -41,7 +41,7 @@ LAYERS = {
     "ops": layer("torch"),
     "blocks": layer("torch einops timm.layers", "ops image"),
     "losses": layer("torch numpy", "image"),
-    "metrics": layer("torch numpy torchmetrics pandas matplotlib", "image", "torchmetrics pandas matplotlib"),
+    "metrics": layer("torch numpy torchmetrics pandas matplotlib cv2", "image", "torchmetrics pandas matplotlib cv2"),
     "data": layer("torch numpy", "image"),
     "alignment": layer("torch numpy PIL cv2", "image data", "cv2"),
     "guidance": layer(
@@ -53,12 +53,13 @@ LAYERS = {
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
     "experts": layer("torch matplotlib", "alignment blocks image models inference", "matplotlib"),
     "optimization": layer("torch timm einops", "blocks image models"),
+    "video": layer("torch numpy PIL tifffile av", "alignment blocks data image inference models", "av"),
     "training": layer(
         "torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True
     ),
-    "cli": layer("torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts training", facade=True),
+    "cli": layer("torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts training video", facade=True),
     "__main__": layer(ours="cli"),
-    "__init__": layer(ours=f"{BELOW_INFERENCE} inference experts training"),
+    "__init__": layer(ours=f"{BELOW_INFERENCE} inference experts training video"),
 }
 
 

@@ -45,8 +45,7 @@ class ChannelAttention(nn.Module):
     """
 
     kind = "map"
-    held: HeldMatrices | None = None
-    """What keeps the matrices steady through a sequence, set by :class:`fusionblocks.FusionStream`."""
+    held: HeldMatrices | None = None  # keeps the matrices steady through a sequence, set by FusionStream
 
     def __init__(self, channels: int, *, num_heads: int = 8, depthwise: bool = True, bias: bool = False) -> None:
         super().__init__()
@@ -142,8 +141,7 @@ class CrossChannelAttention(nn.Module):
     """
 
     stands_alone = "takes two maps, and the one that guides comes first"
-    held: HeldMatrices | None = None
-    """What keeps the matrices steady through a sequence, set by :class:`fusionblocks.FusionStream`."""
+    held: HeldMatrices | None = None  # keeps the matrices steady through a sequence, set by FusionStream
 
     def __init__(self, channels: int, *, num_heads: int = 8, bias: bool = True) -> None:
         super().__init__()

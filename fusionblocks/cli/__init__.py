@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fusionblocks import __version__
-from fusionblocks.cli import _ranges, align, evaluate, fuse, info, masks, train, train_guidance
+from fusionblocks.cli import _ranges, align, evaluate, fuse, info, masks, train, train_guidance, video
 
 app = typer.Typer(
     help="Fuse infrared and visible pictures.",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 for command in (
     fuse.fuse,
+    video.video,
     align.align,
     masks.masks,
     train.train,

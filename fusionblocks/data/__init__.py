@@ -38,6 +38,8 @@ _MODULES = {
     "open_dataset": ".layouts",
     "pair_folders": ".pairs",
     "synthetic_rig": ".synthetic.rig",
+    "SyntheticSequence": ".synthetic.sequence",
+    "synthetic_sequence": ".synthetic.sequence",
     "synthetic_scene": ".synthetic.scenes",
 }
 

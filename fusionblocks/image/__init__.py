@@ -26,6 +26,7 @@ _MODULES = {
     # planar maps and lenses
     "Lens": ".lens",
     # infrared pictures of any kind
+    "Infrared": ".infrared",
     "doubts": ".sanity",
     "intensities": ".palettes",
     "open_infrared": ".infrared",

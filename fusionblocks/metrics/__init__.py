@@ -30,6 +30,12 @@ _MODULES = {
     # beside the gray pictures: colour, and labels
     "chroma_difference": ".color",
     "mean_iou": ".segmentation",
+    # sequences
+    "background_flicker": ".video",
+    "dense_inverse_search": ".video",
+    "motion_smoothness": ".video",
+    "self_warping_error": ".video",
+    "warp": ".video",
     # all of them at once, under a convention
     "CONVENTIONS": ".conventions",
     "Convention": ".conventions",

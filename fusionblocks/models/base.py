@@ -161,10 +161,17 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def copied(model: Module) -> Module:
-    """Return a deep copy of a module; guides are shared, for they do not belong to their networks and may be large."""
-    guides = [guide for part in model.modules() if isinstance(part, FusionModel) for guide in part._guide]
-    return copy.deepcopy(model, {id(guide): guide for guide in guides})
+def copied(model: Module, *, share_weights: bool = False) -> Module:
+    """Return a deep copy of a module; guides are shared, for they do not belong to their networks and may be large.
+
+    Args:
+        model: Any module.
+        share_weights: Let the copy have the same parameters and buffers.
+    """
+    shared: list[Any] = [guide for part in model.modules() if isinstance(part, FusionModel) for guide in part._guide]
+    if share_weights:
+        shared += [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(part): part for part in shared})
 
 
 class FusionModel(

@@ -87,6 +87,11 @@ def _person(rng: np.random.Generator, x: float, z: float) -> Person:
     )
 
 
+def walker(seed: int) -> Person:
+    """Return somebody who walks, as a seed draws them."""
+    return _person(np.random.default_rng([seed, 4]), 0.0, 0.0)
+
+
 def _facade(rng: np.random.Generator, length: float, height: float, texture: Texture, share: float) -> Facade:
     tint, kind = _one(rng, WALLS)
     bay, storey = _u(rng, 2.3, 3.2), _u(rng, 3.0, 3.6)

@@ -111,10 +111,13 @@ def synthetic_rig(
         colour = _seen(scene.visible, _ideal(visible_size, lenses[1]), visible_size, 1.0, visible_size)
         thermal = thermal[..., 0] + noise * 0.1 * random.standard_normal(infrared_size)
         colour = colour + noise * 0.2 * random.standard_normal(colour.shape)
-        kelvin = ZERO + COLDEST + SPAN * thermal
-        counts = np.rint(100 * kelvin).clip(0, 65535).astype(np.uint16)
-        pairs.append(RigPair(counts, np.rint(255 * colour.clip(0, 1)).astype(np.uint8)))
+        pairs.append(RigPair(centikelvin(thermal), np.rint(255 * colour.clip(0, 1)).astype(np.uint8)))
     return SyntheticRig(pairs, matrix, lenses[0], lenses[1])
+
+
+def centikelvin(thermal: np.ndarray) -> np.ndarray:
+    """Return an infrared picture in [0, 1] as hundredths of a kelvin, uint16."""
+    return np.rint(100 * (ZERO + COLDEST + SPAN * thermal)).clip(0, 65535).astype(np.uint16)
 
 
 def _lens(size: tuple[int, int], distortion: float) -> Lens | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusionblocks._support.checks import check_number, check_whole
 from fusionblocks.data.synthetic import optics
 from fusionblocks.data.synthetic.canvas import CLASS_NAMES, Array, Canvas, Texture
-from fusionblocks.data.synthetic.places import cast_shadows, street, yard
+from fusionblocks.data.synthetic.places import Stage, cast_shadows, street, yard
 
 __all__ = ["CLASS_NAMES", "SyntheticScene", "synthetic_scene"]
 
@@ -83,14 +83,25 @@ def synthetic_scene(
         if value is not None and value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))} or None, got {value!r}")
 
-    layout_rng, sensor_rng = (np.random.default_rng([seed, stream]) for stream in (1, 2))
+    stage = draw_stage(seed, layout, time)
+    return render(stage, height, width, haze, noise, np.random.default_rng([seed, 2]))
+
+
+def draw_stage(seed: int, layout: str | None, time: str | None) -> Stage:
+    """Return the layout that a seed draws."""
+    layout_rng = np.random.default_rng([seed, 1])
     # Draw both choices always, so that naming the seed's own choice changes nothing.
     drawn_layout = "street" if layout_rng.random() < 0.65 else "yard"
     drawn_dusk = bool(layout_rng.random() < 0.25)
     textures = (Texture(layout_rng, 0.55), Texture(layout_rng, 1.5), Texture(layout_rng, 0.9))
     dusk = drawn_dusk if time is None else time == "dusk"
-    stage = LAYOUTS[layout or drawn_layout](layout_rng, textures, dusk)
+    return LAYOUTS[layout or drawn_layout](layout_rng, textures, dusk)
 
+
+def render(
+    stage: Stage, height: int, width: int, haze: float, noise: float, sensor_rng: np.random.Generator
+) -> SyntheticScene:
+    """Return a picture of a layout by both cameras."""
     # Surfaces are rendered finer than the picture and averaged, which smooths every edge.
     factor = 2 if height * width > 160 * 120 else 4
     canvas = Canvas(height * factor, width * factor, stage.camera)
