@@ -20,6 +20,7 @@ _MODULES = {
     "PairedCrop": ".transforms",
     "PairedDegrade": ".transforms",
     "PairedFlip": ".transforms",
+    "PairedMisalign": ".misalignment",
     "PairedImages": ".paired",
     "PairedRotate": ".transforms",
     "PairedTransform": ".transforms",
