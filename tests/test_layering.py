@@ -43,7 +43,7 @@ LAYERS = {
     "losses": layer("torch numpy", "image"),
     "metrics": layer("torch numpy torchmetrics pandas matplotlib cv2", "image", "torchmetrics pandas matplotlib cv2"),
     "data": layer("torch numpy", "image"),
-    "alignment": layer("torch numpy PIL cv2", "image data", "cv2"),
+    "alignment": layer("torch numpy PIL cv2 vismatch", "image data", "cv2 vismatch"),
     "guidance": layer(
         "torch numpy einops huggingface_hub open_clip safetensors segment_anything timm",
         "_loading blocks image",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def align(
     scale: float | tuple[float, float] | None = None,
     degrees: float = DEGREES,
     pattern: tuple[str, str] | None = None,
+    matcher: str | Callable[..., Any] | None = None,
 ) -> Alignment:
     """Return how the infrared camera of a rig lies over its visible one.
 
@@ -67,6 +68,9 @@ def align(
             the points or the pairs.
         scale: Visible pixels for an infrared one, if known: a number (within 20 %) or the least and the largest.
         degrees: The largest turn of one camera against the other that is searched.
+        matcher: Find points by a learned matcher instead of searching edges: a name of the package vismatch
+            (``"xoftr"`` and ``"minima-roma"`` are made for infrared), whose weights it fetches, or any callable from
+            two pictures ``(3, H, W)`` in [0, 1] to points ``(N, 4)``. Needs OpenCV.
         pattern: What the names in two folders look like, with one ``*`` for what they have in common.
 
     Returns:
@@ -74,7 +78,7 @@ def align(
 
     Raises:
         FileNotFoundError: If a file or a folder does not exist.
-        ImportError: If ``board`` needs OpenCV and it is not installed.
+        ImportError: If ``board`` or ``matcher`` needs a package that is not installed.
         TypeError: If an argument has another type.
         ValueError: If the pictures of a camera differ in size, their numbers differ, a picture cannot be read, or an
             option is unknown; if no pair shows the board.
@@ -92,8 +96,11 @@ def align(
     """
     if model is not None and model not in MODELS:
         raise ValueError(f"unknown model {model!r}{closest(str(model), list(MODELS))}; known: {', '.join(MODELS)}")
-    if points is not None and board is not None:
-        raise ValueError("points and board exclude each other")
+    given = [
+        name for name, value in {"points": points, "board": board, "matcher": matcher}.items() if value is not None
+    ]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other")
     pairs = pairs_of(infrared, visible, pattern)
     if points is None and board is None and len(pairs) > MOST_PAIRS:
         pairs = [pairs[round(i)] for i in np.linspace(0, len(pairs) - 1, MOST_PAIRS)]
@@ -105,6 +112,11 @@ def align(
 
         gray = [(gray_picture("infrared", a, thermal=True), gray_picture("visible", b)) for a, b in pairs]
         return from_board(gray, board, circles, model)
+    if matcher is not None:
+        from fusionblocks.alignment.matchers import from_matches
+
+        gray = [(gray_picture("infrared", a, thermal=True), gray_picture("visible", b)) for a, b in pairs]
+        return from_matches(gray, matcher, model)
     return _from_scenes(pairs, sizes, model, scale, degrees)
 
 

@@ -18,6 +18,10 @@ def align(
         Path | None,
         typer.Option(help="CSV of points that both cameras see, at least four: infrared x, y, visible x, y."),
     ] = None,
+    matcher: Annotated[
+        str | None,
+        typer.Option(help="Find points by a learned matcher of the package vismatch: xoftr, minima-roma, ..."),
+    ] = None,
     pattern: PatternOption = None,
     board: Annotated[
         tuple[int, int] | None,
@@ -50,6 +54,7 @@ def align(
                 infrared,
                 visible,
                 pattern=pattern,
+                matcher=matcher,
                 points=points,
                 board=board,
                 circles=circles,
