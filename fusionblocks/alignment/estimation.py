@@ -29,6 +29,8 @@ DEGREES = 7.5
 """The largest turn."""
 AGREE = 0.008
 """Mean distance of both halves, as a share of the visible picture's longer side, up to which a map is reliable."""
+AGREE_ALONE = 0.006
+"""The same of a lone pair, whose halves are parts of one scene and err together."""
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
@@ -158,7 +160,7 @@ def _from_scenes(
         *sizes,
         # either half has half the data, so the whole is nearer to the truth than they are to each other
         error=apart / 2 if math.isfinite(apart) else math.inf,
-        reliable=bool(apart <= AGREE * max(sizes[1])),
+        reliable=bool(apart <= (AGREE if len(pairs) > 1 else AGREE_ALONE) * max(sizes[1])),
         model=found.model,
     )
 
