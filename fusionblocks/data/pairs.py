@@ -155,7 +155,8 @@ def match_folders(folders: Mapping[str, str | Path], *, pattern: tuple[str, str]
         first, second = (readings[kind] for kind in first_two)
         if not first.single() & second.single() and not (set(first.files) & set(second.files)):
             kinds = " and ".join(first_two)
-            message = f"no {kinds} pictures belong together: {matching.advice(first_two)}. {told(problems)}"
+            names = f". {told(problems)}" if problems else ""
+            message = f"no {kinds} pictures belong together: {matching.advice(first_two)}{names}"
             raise UnpairedError(message, problems)
     return FolderGroups(tuple(groups), tuple(problems), rule + within)
 
