@@ -45,6 +45,7 @@ _MODULES = {
     # over many pictures, and several methods
     "Comparison": ".comparison",
     "FusionEvaluator": ".evaluator",
+    "FusionMetric": ".modules",
     "MetricTable": ".table",
     "plot_curves": ".plots",
     "plot_overview": ".plots",
