@@ -52,7 +52,7 @@ def evaluate(
         list[Path] | None, typer.Argument(metavar="[DIR]...", help="More fused pictures or folders, a method each.")
     ] = None,
     metrics: Annotated[str, typer.Option(help="Names with commas between, or [bold]all[/].")] = DEFAULT_METRICS,
-    convention: Annotated[str, typer.Option(help="Whose numbers: cddfuse, smfnet or vifb.")] = "cddfuse",
+    convention: Annotated[str, typer.Option(help="Whose numbers: cddfuse, smfnet, vifb or psfusion.")] = "cddfuse",
     csv: Annotated[Path | None, typer.Option(help="File for every value: a row a method and picture.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="File for cumulative curves and a radar chart: .png, .pdf or .svg.")

@@ -136,6 +136,20 @@ CONVENTIONS: dict[str, Convention] = {
                 "SSIM": {"data_range": 255.0, "window": "gaussian"},
             },
         ),
+        Convention(
+            "psfusion",
+            "PSFusion and SeAFusion (2022), the MATLAB evaluator of their authors as their tables were made with it",
+            ("EN", "SD", "SF", "AG", "MI", "MSE", "PSNR", "CC", "SCD", "VIF", "Qabf"),
+            {
+                "SD": {"variant": "psfusion"},
+                "SF": {"variant": "psfusion"},
+                "AG": {"variant": "vifb"},
+                "MI": {"unit": "bits", "saturated": True},
+                "MSE": {"variant": "psfusion"},
+                "PSNR": {"variant": "psfusion"},
+                "VIF": {"saturated": True},
+            },
+        ),
     )
 }
 
@@ -157,7 +171,7 @@ def evaluate(
         infrared: As ``fused``.
         visible: As ``fused``; of a colour picture its luma, ``fusionblocks.image.luma``.
         metrics: Names out of ``METRICS``; ``None`` for all.
-        convention: ``"cddfuse"``, ``"smfnet"`` or ``"vifb"``.
+        convention: ``"cddfuse"``, ``"smfnet"``, ``"vifb"`` or ``"psfusion"``.
 
     Returns:
         ``{metric: (B,)}``, float64, in the order asked for.

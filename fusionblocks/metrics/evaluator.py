@@ -19,7 +19,7 @@ class FusionEvaluator:
 
     Args:
         metrics: Names out of ``METRICS``; ``None`` for all.
-        convention: ``"cddfuse"``, ``"smfnet"`` or ``"vifb"``.
+        convention: ``"cddfuse"``, ``"smfnet"``, ``"vifb"`` or ``"psfusion"``.
 
     Raises:
         ValueError: A metric or the convention is unknown; the message names the closest one.

@@ -11,28 +11,30 @@ from fusionblocks._support.checks import check_choice
 from fusionblocks.image.numerics import pearson, safe_sqrt
 from fusionblocks.metrics._inputs import gray_levels
 
-NoiseVariant = Literal["cddfuse", "vifb", "standard"]
+ErrorVariant = Literal["levels", "psfusion"]
+NoiseVariant = Literal["cddfuse", "vifb", "standard", "psfusion"]
 
 
-def mean_squared_error(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+def mean_squared_error(fused: Tensor, infrared: Tensor, visible: Tensor, *, variant: ErrorVariant = "levels") -> Tensor:
     r"""Return MSE, the mean squared difference of gray levels to the two sources, averaged over both.
 
     :math:`\frac12\left[\overline{(A - F)^2} + \overline{(B - F)^2}\right]` in squared gray levels. From 0 to 65025;
     lower is better, though the mere average of the sources minimises it. Differentiable.
 
-    Divide by 65025 for tables on pictures in [0, 1].
+    PSFusion's tables are of pictures in [0, 1]: a 65025th of it.
 
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
         infrared: As ``fused``.
         visible: As ``fused``.
+        variant: ``"levels"``, or ``"psfusion"`` for pictures in [0, 1].
 
     Returns:
         ``(B,)``, float64.
 
     Raises:
         TypeError: A picture is not a tensor or has an unfit dtype.
-        ValueError: A picture has an unfit shape or values outside [0, 1].
+        ValueError: A picture has an unfit shape or values outside [0, 1], or the variant is unknown.
 
     Reference:
         A review of quality metrics for fused image, 2015.
@@ -44,8 +46,9 @@ def mean_squared_error(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tens
         >>> mean_squared_error(black, black, white)
         tensor([32512.5000], dtype=torch.float64)
     """
-    f, a, b = gray_levels(fused, infrared, visible)
-    return _mean_squared_error(f, a, b)
+    check_choice("variant", variant, get_args(ErrorVariant))
+    error = _mean_squared_error(*gray_levels(fused, infrared, visible))
+    return error / 255**2 if variant == "psfusion" else error
 
 
 def peak_signal_to_noise_ratio(
@@ -57,15 +60,16 @@ def peak_signal_to_noise_ratio(
     both sources has infinity, an entirely black one that differs from them minus infinity under ``"cddfuse"``.
     Differentiable where it is finite.
 
-    Three numbers carry this name: CDDFuse and SMFNet take for :math:`P` the brightest level of the *result*; the usual
+    Four numbers carry this name: CDDFuse and SMFNet take for :math:`P` the brightest level of the *result*; the usual
     definition (``"standard"``) takes 255; VIFB takes 255 and, for the error of a source, the root of the summed
-    squares over the number of pixels, which yields far larger values.
+    squares over the number of pixels, which yields far larger values; PSFusion's tables take 255 for :math:`P` and the
+    error of pictures in [0, 1], 48.1 decibels more than the usual one.
 
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
         infrared: As ``fused``.
         visible: As ``fused``.
-        variant: ``"cddfuse"``, ``"vifb"`` or ``"standard"``, as above.
+        variant: ``"cddfuse"``, ``"vifb"``, ``"standard"`` or ``"psfusion"``, as above.
 
     Returns:
         ``(B,)``, float64.
@@ -91,7 +95,7 @@ def peak_signal_to_noise_ratio(
         norm_a, norm_b = (safe_sqrt((s - f).square().flatten(1).sum(1)) for s in (a, b))
         error = (norm_a + norm_b) / (2 * f[0].numel())
     else:
-        error = _mean_squared_error(f, a, b)
+        error = _mean_squared_error(f, a, b) / (255**2 if variant == "psfusion" else 1)
     # without noise the ratio is infinite, whatever the peak: two black pictures do not give 0 / 0
     exact = error == 0
     return torch.where(exact, torch.inf, 10 * torch.log10(peak.square() / torch.where(exact, 1, error)))

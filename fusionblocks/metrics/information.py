@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusionblocks._support.checks import check_choice
 from fusionblocks.metrics._copula import windowed_information
-from fusionblocks.metrics._histogram import joint_histogram, shannon, stretch
+from fusionblocks.metrics._histogram import histogram, joint_histogram, shannon, stretch
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
 from fusionblocks.metrics._math import central_differences, safe_ratio
 
@@ -27,6 +27,7 @@ def mutual_information(
     unit: Unit = "nats",
     reduction: Reduction = "sum",
     stretched: bool = False,
+    saturated: bool = False,
 ) -> Tensor:
     r"""Return MI, the mutual information of the gray levels of the result and of each source.
 
@@ -34,7 +35,9 @@ def mutual_information(
     being rounded to the nearest level. From 0 to twice EN (in one unit); higher is better. It has no gradient.
 
     CDDFuse and SMFNet sum both sources, in nats. VIFB does so after spreading each picture to the full range 0..255
-    (``stretched=True``), which may merge or split levels. Papers that report about 1.44 times as much use bits.
+    (``stretched=True``), which may merge or split levels. Papers that report about 1.44 times as much use bits. In
+    PSFusion's tables, of 8-bit arrays, the levels 254 and 255 are one in :math:`H(F, S)`, since counting from 1 stops
+    at 255 (``saturated=True``).
 
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
@@ -43,6 +46,7 @@ def mutual_information(
         unit: ``"nats"`` or ``"bits"``.
         reduction: ``"sum"`` or ``"mean"`` over the two sources.
         stretched: Whether each picture is first spread to 0..255 and rounded.
+        saturated: Whether the two highest levels are one in the joint histogram.
 
     Returns:
         ``(B,)``, float64.
@@ -64,7 +68,16 @@ def mutual_information(
     check_choice("unit", unit, get_args(Unit))
     check_choice("reduction", reduction, get_args(Reduction))
     f, *sources = _levels(fused, infrared, visible, stretched)
-    return _reduce([_shared_and_total(f, source, unit)[0] for source in sources], reduction)
+    if saturated:
+        parts = [
+            shannon(histogram(f), unit=unit)
+            + shannon(histogram(source), unit=unit)
+            - shannon(joint_histogram(f.clamp_max(254), source.clamp_max(254)), unit=unit)
+            for source in sources
+        ]
+    else:
+        parts = [_shared_and_total(f, source, unit)[0] for source in sources]
+    return _reduce(parts, reduction)
 
 
 def normalized_mutual_information(

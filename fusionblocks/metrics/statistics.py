@@ -12,7 +12,8 @@ from fusionblocks.metrics._histogram import histogram, shannon
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
 from fusionblocks.metrics._math import central_differences
 
-FrequencyVariant = Literal["cddfuse", "vifb"]
+DeviationVariant = Literal["standard", "psfusion"]
+FrequencyVariant = Literal["cddfuse", "vifb", "psfusion"]
 GradientVariant = Literal["cddfuse", "smfnet", "vifb"]
 
 
@@ -49,25 +50,35 @@ def entropy(fused: Tensor, infrared: Tensor | None = None, visible: Tensor | Non
     return shannon(histogram(f))
 
 
-def standard_deviation(fused: Tensor, infrared: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+def standard_deviation(
+    fused: Tensor,
+    infrared: Tensor | None = None,
+    visible: Tensor | None = None,
+    *,
+    variant: DeviationVariant = "standard",
+) -> Tensor:
     r"""Return SD, the standard deviation of the gray levels.
 
     :math:`\sqrt{\operatorname{mean}\,(F - \bar F)^2}`, divided by the number of pixels. From 0 (a constant picture) to
     127.5; higher is better. Differentiable, with the derivative 0 at a constant picture.
 
-    All published evaluators agree on it.
+    All published evaluators agree on it, but not all published tables: those that PSFusion's authors made, and many
+    that were made with their evaluator, show 8 to 11 where contrast is 30 to 60. There 8-bit arrays were handed to it,
+    whose arithmetic stops at 0 and 255: :math:`\sqrt{\operatorname{mean}\min(255, \max(0, F - \bar F)^2)}` of whole
+    levels, which is ``variant="psfusion"``. It says little about contrast.
 
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
         infrared: Unused, checked if given.
         visible: Unused, checked if given.
+        variant: ``"standard"``, or ``"psfusion"`` for the saturating one.
 
     Returns:
         ``(B,)``, float64.
 
     Raises:
         TypeError: A picture is not a tensor or has an unfit dtype.
-        ValueError: A picture has an unfit shape or values outside [0, 1].
+        ValueError: A picture has an unfit shape or values outside [0, 1], or the variant is unknown.
 
     Reference:
         In-fibre Bragg grating sensors, 1997 (as the evaluators cite it).
@@ -78,8 +89,13 @@ def standard_deviation(fused: Tensor, infrared: Tensor | None = None, visible: T
         >>> standard_deviation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
         tensor([127.5000], dtype=torch.float64)
     """
+    check_choice("variant", variant, get_args(DeviationVariant))
     f, _, _ = gray_levels(fused, infrared, visible, optional=True)
     f = f.flatten(1)
+    if variant == "psfusion":
+        f = f.round()
+        above = (f - f.mean(1, keepdim=True) + 0.5).floor().clamp_min(0)
+        return above.square().clamp_max(255).mean(1).sqrt()
     return safe_sqrt((f - f.mean(1, keepdim=True)).square().mean(1))
 
 
@@ -96,13 +112,13 @@ def spatial_frequency(
     to :math:`255\sqrt2`; higher is better. Differentiable, with the derivative 0 at a constant picture.
 
     CDDFuse and SMFNet divide each sum by its number of differences, VIFB by the number of pixels, which yields a
-    slightly smaller number.
+    slightly smaller number. PSFusion's tables are of pictures in [0, 1], so that theirs is CDDFuse's by 255.
 
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1], at least 2x2 pixels.
         infrared: Unused, checked if given.
         visible: Unused, checked if given.
-        variant: ``"cddfuse"`` or ``"vifb"``, the divisor as above.
+        variant: ``"cddfuse"``, ``"vifb"`` or ``"psfusion"``, as above.
 
     Returns:
         ``(B,)``, float64.
@@ -125,9 +141,9 @@ def spatial_frequency(
     check_smallest("SF", f, side=2)
     rows = f.diff(dim=-1).square().flatten(1)
     columns = f.diff(dim=-2).square().flatten(1)
-    if variant == "cddfuse":
-        return safe_sqrt(rows.mean(1) + columns.mean(1))
-    return safe_sqrt((rows.sum(1) + columns.sum(1)) / f[0].numel())
+    if variant == "vifb":
+        return safe_sqrt((rows.sum(1) + columns.sum(1)) / f[0].numel())
+    return safe_sqrt(rows.mean(1) + columns.mean(1)) / (255 if variant == "psfusion" else 1)
 
 
 def average_gradient(

@@ -39,7 +39,7 @@ SIZE = (176, 180)  # the smallest that all metrics take
 
 # what never depends on which source is which; SMFNet's Nabf and MS_SSIM see the infrared picture alone
 _TWO_SIDED = [name for name in NAMES if name not in ("Nabf", "MS_SSIM")]
-SYMMETRIC = {"cddfuse": _TWO_SIDED, "vifb": NAMES, "smfnet": _TWO_SIDED}
+SYMMETRIC = {"cddfuse": _TWO_SIDED, "vifb": NAMES, "smfnet": _TWO_SIDED, "psfusion": NAMES}
 
 
 def test_the_names_are_the_contracts() -> None:

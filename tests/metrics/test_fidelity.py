@@ -169,5 +169,7 @@ def test_absent_sources_are_refused(metric: Callable[..., Tensor]) -> None:
 
 
 def test_unknown_variants_are_refused() -> None:
-    with pytest.raises(ValueError, match="^variant must be one of 'cddfuse', 'vifb', 'standard', got 'mine'$"):
+    with pytest.raises(
+        ValueError, match="^variant must be one of 'cddfuse', 'vifb', 'standard', 'psfusion', got 'mine'$"
+    ):
         peak_signal_to_noise_ratio(*triple(1, 8, 8), variant="mine")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionblocks.metrics import evaluate
+from fusionblocks.metrics import evaluate, standard_deviation, visual_information_fidelity
 from tests.helpers.golden import GOLDEN
 
 VALUES = json.loads((GOLDEN / "metrics.json").read_text())["values"]
@@ -56,3 +56,31 @@ def test_cddfuse_and_smfnet_agree_on_all_but_two(index: str) -> None:
     scores = evaluate(*pictures(index), metrics=common, convention="smfnet")
     for name in common:
         assert scores[name].item() == pytest.approx(VALUES[index][name], rel=1e-6, abs=0)
+
+
+# --- PSFusion's evaluator --------------------------------------------------------------------------------------------
+
+PSFUSION = json.loads((GOLDEN / "psfusion_evaluator.json").read_text())["values"]
+
+
+@pytest.mark.parametrize("as_float", [False, True], ids=["uint8", "float32"])
+@pytest.mark.parametrize("index", range(len(PSFUSION)))
+def test_psfusion_gives_the_values_of_its_authors_evaluator(index: int, as_float: bool) -> None:
+    given = pictures(str(index))
+    if as_float:
+        given = tuple(picture.float() / 255 for picture in given)
+    expected = PSFUSION[index]
+    scores = evaluate(*given, metrics=[name for name in expected if "plain" not in name], convention="psfusion")
+    for name, score in scores.items():
+        assert score.item() == pytest.approx(expected[name], rel=1e-6 if name == "VIF" else 1e-9, abs=0), name
+    assert standard_deviation(given[0]).item() == pytest.approx(expected["SDplain"], rel=1e-9)
+    assert visual_information_fidelity(*given).item() == pytest.approx(expected["VIFplain"], rel=1e-6)
+
+
+def test_psfusion_gives_values_of_its_published_table() -> None:
+    # of one picture by hand: half black, half 100, whose mean is 50
+    picture = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    picture[..., 2:] = 100
+    # above the mean are eight pixels by 50, whose square stops at 255
+    assert standard_deviation(picture, variant="psfusion").item() == pytest.approx((255 / 2) ** 0.5)
+    assert standard_deviation(picture).item() == 50
