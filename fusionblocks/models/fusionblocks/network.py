@@ -49,7 +49,7 @@ class FusionBlocksConfig:
     num_heads: int = 4
     scale: int = 4
     margin: int = 4
-    levels: int = 4
+    levels: int = 2
 
     def __post_init__(self) -> None:
         check_choice("style", self.style, ("vivid", "natural"))
@@ -98,8 +98,8 @@ class FusionBlocksNet(FusionModel):
     config_class: ClassVar[type] = FusionBlocksConfig
     config: FusionBlocksConfig
     packaged: ClassVar[Mapping[str, str]] = {
-        "vivid.safetensors": "",
-        "natural.safetensors": "",
+        "vivid.safetensors": "626a0d1bbd09863434fb288b988c4565f7f635038257c1d0f6ea9658916fac40",
+        "natural.safetensors": "626a0d1bbd09863434fb288b988c4565f7f635038257c1d0f6ea9658916fac40",
     }
     paper: ClassVar[str] = "of this library, 2026; blocks of SMFNet 2025"
     license_note: ClassVar[str] = "MIT; trained on RoadScene, MSRS, M3FD and LLVIP, research data of their publishers"
@@ -169,7 +169,8 @@ class FusionBlocksNet(FusionModel):
 
     def _blend(self, weights: Map, infrared: Map, visible: Map) -> Map:
         """Return what the weights, which are small and have a margin, take of both sources."""
-        scale, margin, step = self.config.scale, self.config.margin, 2**self.config.levels
+        scale, margin = self.config.scale, self.config.margin
+        step = max(2**self.config.levels, scale)
 
         def blend(weights: Tensor, infrared: Tensor, visible: Tensor, share: Tensor) -> Tensor:
             """Blend rows that begin at a multiple of ``step``, the weights those of the same rows without a margin."""
