@@ -189,9 +189,10 @@ class FusionModel(
     (1: luma, 3: RGB), the tensors it takes beside the pair (``guidance_names``), the guides of
     ``fusionblocks.guidance`` that compute them (``guides``, the class of each by its short name), its paper and
     licence note, and writes ``__init__`` and ``forward``. One whose weights come with the library pins their SHA-256
-    in ``packaged``, by the names of their files. One that needs pictures whole says why in ``whole_because``; another defines ``by_rows``, or
-    just ``reach`` (see :func:`fusionblocks.blocks.reach`). Options of ``__init__`` are the fields of the config. A part
-    with mixtures of experts that runs more than once a pass says in ``expert_passes`` what it sees each time.
+    in ``packaged``, by the names of their files. One that needs pictures whole says why in ``whole_because``; another
+    defines ``by_rows``, or just ``reach`` (see :func:`fusionblocks.blocks.reach`). Options of ``__init__`` are the
+    fields of the config. A part with mixtures of experts that runs more than once a pass says in ``expert_passes`` what
+    it sees each time.
 
     Args:
         config: The network's configuration; its defaults are the paper's values.

@@ -98,8 +98,8 @@ class FusionBlocksNet(FusionModel):
     config_class: ClassVar[type] = FusionBlocksConfig
     config: FusionBlocksConfig
     packaged: ClassVar[Mapping[str, str]] = {
-        "vivid.safetensors": "626a0d1bbd09863434fb288b988c4565f7f635038257c1d0f6ea9658916fac40",
-        "natural.safetensors": "626a0d1bbd09863434fb288b988c4565f7f635038257c1d0f6ea9658916fac40",
+        "vivid.safetensors": "f7fe1bbbe787dcc8f9f15d9b5327019905d6f3229bff315590994891f6ba1301",
+        "natural.safetensors": "bc88c9347f60f46802a2edab75d754446ea0146128e0b7a6bf07ef86ab67aa94",
     }
     paper: ClassVar[str] = "of this library, 2026; blocks of SMFNet 2025"
     license_note: ClassVar[str] = "MIT; trained on RoadScene, MSRS, M3FD and LLVIP, research data of their publishers"
@@ -176,9 +176,10 @@ class FusionBlocksNet(FusionModel):
             """Blend rows that begin at a multiple of ``step``, the weights those of the same rows without a margin."""
             height, width = infrared.shape[-2:]
             missing = (0, -width % step, 0, -height % step)
-            pair = F.pad(torch.cat([infrared, visible], dim=1).float(), missing, mode="replicate")
+            wide = torch.promote_types(infrared.dtype, torch.float32)
+            pair = F.pad(torch.cat([infrared, visible], dim=1).to(wide), missing, mode="replicate")
             small = tuple(side // scale for side in pair.shape[-2:])
-            fused = fuse_bands(pair, weights[..., : small[0], : small[1]].float(), share, self.config.levels)
+            fused = fuse_bands(pair, weights[..., : small[0], : small[1]].to(wide), share, self.config.levels)
             return fused[..., :height, :width].to(infrared.dtype)
 
         def extended(weights: Tensor, rows: int) -> Tensor:
