@@ -96,7 +96,7 @@ def judge(fuse: Fuse, pairs: PairedImages, name: str | None = None) -> dict[str,
 
 def ablations(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the changes of each variant of the recipe: all terms, and each left out in turn."""
-    (phase,) = recipe["phases"]
+    phase, *later = recipe["phases"]
     place, losses, options = f"phases.{phase['name']}", phase["losses"], phase["loss_options"]
 
     def without(term: str) -> dict[str, Any]:
@@ -105,7 +105,8 @@ def ablations(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f"{place}.loss_options": {name: values for name, values in options.items() if name != term},
         }
 
-    short = {f"{place}.steps": STEPS}
+    # what finishes the training is left out, as far as a recipe can
+    short = {f"{place}.steps": STEPS, **{f"phases.{other['name']}.steps": 1 for other in later}}
     return {"all terms": short, **{f"without {term}": {**short, **without(term)} for term in losses}}
 
 
