@@ -3,6 +3,7 @@
     python -m benchmarks.quality split DATA SPLIT       # the pairs to learn from and those to judge by, as links
     python -m benchmarks.quality compare SPLIT          # beside average, maximum and the classical pyramid
     python -m benchmarks.quality ablate SPLIT           # short trainings without a term each, about twenty minutes
+    python -m benchmarks.quality published TEST         # the same on test sets, TEST/TNO and TEST/RoadScene
     python -m benchmarks.quality speed                  # seconds a picture on two CPU threads, and what bfloat16 costs
 
 ``DATA`` holds the folders ``roadscene``, ``msrs``, ``m3fd`` and ``llvip``, each with pairs in ``ir`` and ``vi``. Every
@@ -30,7 +31,9 @@ from fusionblocks.image import luma
 from fusionblocks.metrics import FusionEvaluator
 from fusionblocks.training import load_recipe, train
 
-METRICS = ("EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM")
+METRICS = ("EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")
+BURNT = "burnt"
+"""Per cent of the pixels at 254 or above beyond those of the brighter source."""
 CONVENTION = "cddfuse"
 PACKAGES = ("torch",)
 #: How many pairs there are to one that is judged by, and which of them that is.
@@ -64,30 +67,36 @@ def methods() -> dict[str, Fuse]:
         "maximum": torch.maximum,
         "laplacian": luma_of(fb.create_model("laplacian")),
         "fusionblocks": luma_of(fb.create_model("fusionblocks")),
+        "fusionblocks, natural": luma_of(fb.create_model("fusionblocks", style="natural")),
     }
 
 
 @torch.no_grad()
-def judge(fuse: Fuse, pairs: PairedImages) -> dict[str, dict[str, float]]:
-    """Return the means of the metrics over RoadScene's pairs and over those of the other sets."""
-    evaluators = {
-        name: FusionEvaluator(metrics=METRICS, convention=CONVENTION) for name in ("roadscene", "msrs, m3fd, llvip")
-    }
+def judge(fuse: Fuse, pairs: PairedImages, name: str | None = None) -> dict[str, dict[str, float]]:
+    """Return the means of the metrics over a set, or over RoadScene's pairs and over those of the other sets."""
+    evaluators: dict[str, FusionEvaluator] = {}
+    burnt: dict[str, list[float]] = {}
     for index in range(len(pairs)):
         item = pairs[index]
-        infrared, visible = item["infrared"][None], luma(item["visible"][None])
-        evaluator = evaluators["roadscene" if item["name"].startswith("roadscene") else "msrs, m3fd, llvip"]
-        evaluator.update(fuse(infrared, visible).clamp(0, 1), infrared, visible, names=[item["name"]])
+        infrared, visible = ((255 * x).round() for x in (item["infrared"][None], luma(item["visible"][None])))
+        fused = (255 * fuse(infrared / 255, visible / 255).clamp(0, 1)).round()
+        chosen = name or ("roadscene" if item["name"].startswith("roadscene") else "msrs, m3fd, llvip")
+        evaluator = evaluators.setdefault(chosen, FusionEvaluator(metrics=METRICS, convention=CONVENTION))
+        evaluator.update(*(x.to(torch.uint8) for x in (fused, infrared, visible)), names=[item["name"]])
+        white = [float((x >= 254).float().mean()) for x in (fused, torch.maximum(infrared, visible))]
+        burnt.setdefault(chosen, []).append(100 * (white[0] - white[1]))
     return {
-        f"{name} ({len(evaluator)} pairs)": {metric: float(mean) for metric, mean in evaluator.compute().mean.items()}
-        for name, evaluator in evaluators.items()
-        if len(evaluator)
+        f"{chosen} ({len(evaluator)} pairs)": {
+            **{metric: float(mean) for metric, mean in evaluator.compute().mean.items()},
+            BURNT: sum(burnt[chosen]) / len(burnt[chosen]),
+        }
+        for chosen, evaluator in sorted(evaluators.items(), reverse=True)
     }
 
 
 def ablations(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the changes of each variant of the recipe: all terms, and each left out in turn."""
-    (phase,) = recipe["phases"]
+    phase, *later = recipe["phases"]
     place, losses, options = f"phases.{phase['name']}", phase["losses"], phase["loss_options"]
 
     def without(term: str) -> dict[str, Any]:
@@ -96,7 +105,8 @@ def ablations(recipe: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f"{place}.loss_options": {name: values for name, values in options.items() if name != term},
         }
 
-    short = {f"{place}.steps": STEPS}
+    # what finishes the training is left out, as far as a recipe can
+    short = {f"{place}.steps": STEPS, **{f"phases.{other['name']}.steps": 1 for other in later}}
     return {"all terms": short, **{f"without {term}": {**short, **without(term)} for term in losses}}
 
 
@@ -153,7 +163,7 @@ def main() -> None:
     command = commands.add_parser("split")
     command.add_argument("data", type=Path)
     command.add_argument("folder", type=Path)
-    for name in ("compare", "ablate"):
+    for name in ("compare", "ablate", "published"):
         commands.add_parser(name).add_argument("folder", type=Path)
     commands.add_parser("speed")
     commands.choices["ablate"].add_argument("--only", nargs="*", help="variants to train, by the ends of their names")
@@ -163,6 +173,12 @@ def main() -> None:
         return
     if arguments.command == "speed":
         append("quality_speed", speeds())
+        return
+    if arguments.command == "published":
+        for place in sorted(path for path in arguments.folder.iterdir() if (path / "ir").is_dir()):
+            pairs = PairedImages(place / "ir", place / "vi")
+            rows = [row for name, fuse in methods().items() for row in rows_of(name, judge(fuse, pairs, place.name))]
+            append("quality", rows)
         return
     judged = open_dataset(arguments.folder, "val")
     if arguments.command == "compare":

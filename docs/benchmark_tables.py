@@ -93,18 +93,18 @@ def write_training(api: Path) -> None:
 
 def write_quality(api: Path) -> None:
     """Write what the library's own network scores, and its variants, as tables from the tracked files."""
-    for name, title in (("quality", "method"), ("ablation", "trained with")):
-        rows = report.newest(name, ("variant", "set"))
-        sets = dict.fromkeys(row["set"] for row in rows)
-        tables = []
-        for chosen in sets:
-            lines = [
-                [row["variant"], *(f"{float(row[metric]):.2f}" for metric in quality.METRICS)]
-                for row in rows
-                if row["set"] == chosen
-            ]
-            tables.append(f"{chosen}\n\n{report.markdown([title, *quality.METRICS], lines)}")
-        (api / f"{name}_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
+    columns = [*quality.METRICS, quality.BURNT]
+    rows = report.newest("quality", ("variant", "set"))
+    tables = []
+    for chosen in dict.fromkeys(row["set"] for row in rows):
+        lines = [
+            [row["variant"], *(f"{float(row[column]):.2f}" for column in columns)]
+            for row in rows
+            if row["set"] == chosen
+        ]
+        heads = [*quality.METRICS[:-1], "Nabf (lower is better)", "burnt, % (lower is better)"]
+        tables.append(f"{chosen}\n\n{report.markdown(['method', *heads], lines)}")
+    (api / "quality_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
     rows = report.newest("quality_speed", ("variant", "set"))
     lines = [[row["variant"], f"{row['p50_s']} s ({row['p20_s']} to {row['p80_s']})", row["psnr_db"]] for row in rows]
     text = report.markdown(["480x640", "median (20 % to 80 %)", "PSNR in dB"], lines)

@@ -20,6 +20,10 @@ _MODULES = {
     "masked_intensity_loss": ".intensity",
     "masked_patch_mse_loss": ".intensity",
     # edges
+    "ArtifactLoss": ".edges",
+    "EdgePreservationLoss": ".edges",
+    "artifact_loss": ".edges",
+    "edge_preservation_loss": ".edges",
     "AxisGradientLoss": ".gradient",
     "JointGradientLoss": ".gradient",
     "axis_gradient_loss": ".gradient",

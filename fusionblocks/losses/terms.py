@@ -12,6 +12,7 @@ from fusionblocks._support.names import closest
 from fusionblocks.losses.color import color_loss
 from fusionblocks.losses.correlation import correlation_ratio_loss, decomposition_loss, graph_decomposition_loss
 from fusionblocks.losses.diffusion import noise_loss
+from fusionblocks.losses.edges import artifact_loss, edge_preservation_loss
 from fusionblocks.losses.gradient import axis_gradient_loss, joint_gradient_loss
 from fusionblocks.losses.information import entropy_loss, mutual_information_loss
 from fusionblocks.losses.intensity import intensity_max_loss, masked_intensity_loss, masked_patch_mse_loss
@@ -89,10 +90,12 @@ _REBUILT = {
 #: The terms that :class:`FusionLoss` knows by name.
 TERMS: dict[str, Term] = {
     # the fused picture and its sources
+    "artifacts": term(artifact_loss),
     "axis_gradient": term(axis_gradient_loss),
     "brightness": term(brightness_loss),
     "color": term(color_loss),
     "contrast": term(contrast_loss),
+    "edge_preservation": term(edge_preservation_loss),
     "correlation_ratio": term(correlation_ratio_loss),
     "entropy": term(entropy_loss),
     "intensity_max": term(intensity_max_loss),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fusionblocks.image.filters import add_border, sobel
+from fusionblocks.image.edges import artificial_edges, preserved_edges, without_border
+from fusionblocks.image.filters import add_border
 from fusionblocks.image.windows import sum_windows
 from fusionblocks.metrics._inputs import gray_levels
 
@@ -62,8 +61,8 @@ def edge_preservation(
     pictures = add_border(torch.stack(gray_levels(fused, infrared, visible)), 1, "zero")
     if variant not in ("cddfuse", "vifb"):
         raise ValueError(f"variant must be 'cddfuse' or 'vifb', got {variant!r}")
-    edges = partial(_preserved_edges, scale=255.0 if variant == "vifb" else 1.0)
-    preserved, present = sum_windows(_without_border(edges), pictures, 3)
+    edges = partial(preserved_edges, scale=255.0 if variant == "vifb" else 1.0)
+    preserved, present = sum_windows(without_border(edges), pictures, 3)
     none = present == 0
     return torch.where(none, 0.0, preserved / present.masked_fill(none, 1.0))
 
@@ -114,52 +113,5 @@ def fusion_artifacts(
     if stronger_than not in ("both", "infrared"):
         raise ValueError(f"stronger_than must be 'both' or 'infrared', got {stronger_than!r}")
 
-    def artifacts(across: Tensor, down: Tensor) -> Tensor:
-        strength = _strength(across, down)
-        orientation = torch.atan2(down, across)
-        source, made = strength[1:], strength[:1]
-        ratio = torch.minimum(made, source) / torch.maximum(made, source)
-        turn = ((orientation[1:] - orientation[:1]).abs() - math.pi / 2).abs() * (2 / math.pi)
-        kept_strength = 0.9999 * torch.sigmoid(19 * (ratio * (source > 2 * _TINY) - 0.5))
-        kept_orientation = 0.9995 * torch.sigmoid(22 * (turn - 0.5))
-        quality = (kept_strength * kept_orientation).sqrt()
-        weight = 0.001 * torch.where(source >= 2, source**1.5, 1.0)
-        stronger = made > source
-        artifact = stronger[:1] if stronger_than == "infrared" else stronger[:1] & stronger[1:]
-        return torch.stack(((artifact * (1 - quality) * weight).sum(0), weight.sum(0)))
-
-    artificial, total = sum_windows(_without_border(artifacts), pictures, 3)
+    artificial, total = sum_windows(without_border(partial(artificial_edges, stronger_than=stronger_than)), pictures, 3)
     return artificial / total
-
-
-# the strength of no edge at all: its square is a float64, and the gradient of its root is finite
-_TINY = 1e-150
-
-
-def _strength(across: Tensor, down: Tensor) -> Tensor:
-    return (across * across + down * down).clamp_min(_TINY**2).sqrt()
-
-
-def _without_border(score: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return a score of pictures that have a border of one pixel, made of a score of their Sobel responses."""
-
-    def of_pictures(pictures: Tensor) -> Tensor:
-        across, down = (response[..., 1:-1, 1:-1] for response in sobel(pictures, border="zero"))
-        return score(across, down).sum(dim=(-3, -2, -1))
-
-    return of_pictures
-
-
-def _preserved_edges(across: Tensor, down: Tensor, scale: float) -> Tensor:
-    """Return the preserved and the present strength of the sources' edges at every pixel."""
-    strength = _strength(across, down)
-    upright = across == 0
-    # the published kernels look leftwards: an orientation is the angle of (-across, down), folded to one half turn
-    orientation = torch.where(upright, math.pi / 2, torch.atan(down / -across.masked_fill(upright, 1.0)))
-    source, made = strength[1:], strength[:1]
-    ratio = torch.minimum(made, source) / torch.maximum(made, source)
-    ratio = torch.where(made == source, scale * source, ratio)
-    agreement = 1 - (orientation[1:] - orientation[:1]).abs() * (2 / math.pi)
-    quality = 0.9994 * torch.sigmoid(15 * (ratio - 0.5)) * 0.9879 * torch.sigmoid(22 * (agreement - 0.8))
-    present = source * (source > 2 * _TINY)
-    return torch.stack(((quality * present).sum(0), present.sum(0)))

@@ -189,9 +189,10 @@ class FusionModel(
     (1: luma, 3: RGB), the tensors it takes beside the pair (``guidance_names``), the guides of
     ``fusionblocks.guidance`` that compute them (``guides``, the class of each by its short name), its paper and
     licence note, and writes ``__init__`` and ``forward``. One whose weights come with the library pins their SHA-256
-    in ``packaged_digest``. One that needs pictures whole says why in ``whole_because``; another defines ``by_rows``, or
-    just ``reach`` (see :func:`fusionblocks.blocks.reach`). Options of ``__init__`` are the fields of the config. A part
-    with mixtures of experts that runs more than once a pass says in ``expert_passes`` what it sees each time.
+    in ``packaged``, by the names of their files. One that needs pictures whole says why in ``whole_because``; another
+    defines ``by_rows``, or just ``reach`` (see :func:`fusionblocks.blocks.reach`). Options of ``__init__`` are the
+    fields of the config. A part with mixtures of experts that runs more than once a pass says in ``expert_passes`` what
+    it sees each time.
 
     Args:
         config: The network's configuration; its defaults are the paper's values.
@@ -222,7 +223,7 @@ class FusionModel(
     guides: ClassVar[Mapping[str, str]] = {}
     expert_passes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     whole_because: ClassVar[str] = ""
-    packaged_digest: ClassVar[str] = ""
+    packaged: ClassVar[Mapping[str, str]] = {}
     paper: ClassVar[str] = ""
     license_note: ClassVar[str] = ""
 
@@ -325,6 +326,10 @@ class FusionModel(
         from fusionblocks.blocks.by_rows import known_reach  # which needs timm
 
         return infrared.map(lambda *pair: self(*pair).fused, visible, reach=known_reach(self))
+
+    def packaged_file(self) -> str | None:
+        """Return which file of ``packaged`` has the weights for this configuration, or None if none has."""
+        return next(iter(self.packaged), None) if self.config == self.config_class() else None
 
     def guide_options(self) -> dict[str, Any]:
         """Return the arguments that this network's configuration asks of a guide that is built by name."""

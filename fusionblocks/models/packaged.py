@@ -13,7 +13,7 @@ MODELS = Path(__file__).parent
 
 def has_packaged_weights(model: FusionModel) -> bool:
     """Whether weights come with the library that were trained in this network's configuration."""
-    return bool(model.packaged_digest) and model.config == model.config_class()
+    return model.packaged_file() is not None
 
 
 def has_random_weights(model: FusionModel) -> bool:
@@ -28,22 +28,23 @@ def load_packaged_weights(model: FusionModel) -> None:
         ValueError: If there are none for this network in its configuration, or the file is not the one that was
             released.
     """
-    if not model.packaged_digest:
+    if not model.packaged:
         raise ValueError(
             f"no weights of {model.name!r} come with the library: load its authors' with load_official, or your own "
             "with from_pretrained"
         )
-    if not has_packaged_weights(model):
+    name = model.packaged_file()
+    if name is None:
         raise ValueError(
             f"the weights of {model.name!r} that come with the library are of {model.config_class()}, "
             f"got {model.config}: pass pretrained=False to train your own"
         )
-    file = MODELS / model.name / "weights.safetensors"
+    file = MODELS / model.name / name
     state = read_checkpoint(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != model.packaged_digest:
+    if digest != model.packaged[name]:
         raise ValueError(
-            f"{file} is not the file that was released: its SHA-256 is {digest}, not {model.packaged_digest}; "
+            f"{file} is not the file that was released: its SHA-256 is {digest}, not {model.packaged[name]}; "
             "install fusionblocks again"
         )
     load_strict(model, state, source=str(file))

@@ -33,5 +33,5 @@ def test_the_table_of_a_small_set(tmp_path, capsys) -> None:
     sets = bench.read_sets(tmp_path)
     assert list(sets) == ["set"]
     rows = bench.rows_of("set", sets["set"], 1, False)
-    kinds = [(kind, count) for kind in ("similarity", "homography") for count in ("2", "1")]
+    kinds = [(kind, count) for kind in ("similarity", "homography", "identity") for count in ("2", "1")]
     assert [tuple(row.split(" | ")[1:3]) for row in rows] == kinds

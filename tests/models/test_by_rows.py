@@ -34,7 +34,7 @@ def test_pieces_are_the_whole(name: str, optimized: bool, height: int, width: in
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "options", [{"channels": 8}, {"channels": 8, "scale": 1, "margin": 0}, {"channels": 8, "scale": 3}]
+    "options", [{"channels": 8}, {"channels": 8, "scale": 1, "margin": 0}, {"channels": 8, "scale": 8, "levels": 3}]
 )
 def test_float64_shows_that_it_is_the_same_function(options: dict[str, int]) -> None:
     model = trained_like("fusionblocks", **options).double()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,19 @@ class TestFusionBlocksNet(ModelTester):
     small = {"channels": 8}
     sizes = [(1, 37, 50), (1, 1, 1), (3, 2, 9), (2, 32, 32)]
 
-    def test_an_untrained_one_returns_the_brighter_source(self) -> None:
-        inputs = self.inputs(1, 37, 50)
-        fused = self.run(self.make(), **inputs).fused
-        torch.testing.assert_close(fused, torch.maximum(inputs["infrared"], luma(inputs["visible"])))
+    def test_an_untrained_one_takes_the_stronger_detail_and_the_brighter_base(self) -> None:
+        scene = fb.data.synthetic_scene(2, height=48, width=64)
+        infrared, visible = scene.infrared[None], scene.visible[None]
+        # detail in one source alone, on a flat other one: the detail of the one on the brighter base
+        flat = torch.full_like(visible, 0.3)
+        model = fb.create_model(self.name, channels=8, levels=1)
+        fused = self.run(model, infrared=infrared, visible=flat).fused
+        base = torch.nn.functional.avg_pool2d(infrared, 2)
+        twice = partial(torch.nn.functional.interpolate, scale_factor=2, mode="bilinear")
+        expected = twice(base.clamp_min(0.3)) + infrared - twice(base)
+        between = (expected > infrared.clamp_max(0.3)) & (expected < infrared.clamp_min(0.3))
+        assert between.float().mean() > 0.05
+        torch.testing.assert_close(fused[between], expected[between], rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("level", [0, 7, 100, 255])
     @pytest.mark.parametrize("tile", [None, 64])
@@ -67,38 +77,75 @@ class TestFusionBlocksNet(ModelTester):
             assert self.run(model, **inputs).fused.shape == (1, 1, 37, 51)
 
     def test_impossible_settings_are_refused_by_name(self) -> None:
-        for wrong in ({"channels": 10}, {"scale": 0}, {"scale": 1.5}, {"margin": -1}, {"detail_sigma": 0.0}):
-            with pytest.raises(ValueError, match=next(iter(wrong))):
-                fb.create_model(self.name, **wrong)
+        wrongs = (
+            ("channels", 10),
+            ("scale", 0),
+            ("scale", 1.5),
+            ("scale", 3),
+            ("margin", -1),
+            ("levels", 0),
+            ("style", "x"),
+        )
+        for name, value in wrongs:
+            with pytest.raises((ValueError, TypeError), match=name):
+                fb.create_model(self.name, **{name: value})
 
 
-def test_it_is_small(trained: fb.FusionModel) -> None:
-    assert sum(parameter.numel() for parameter in trained.parameters()) < 100_000
-    assert (packaged.MODELS / "fusionblocks" / "weights.safetensors").stat().st_size < 2**20
+STYLES = ("vivid", "natural")
 
 
-def test_the_weights_are_the_ones_released(trained: fb.FusionModel) -> None:
-    digest = hashlib.sha256((packaged.MODELS / "fusionblocks" / "weights.safetensors").read_bytes()).hexdigest()
-    assert trained.packaged_digest == digest
-    assert not trained.training
+@pytest.mark.parametrize("style", STYLES)
+def test_it_is_small(style: str) -> None:
+    model = fb.create_model("fusionblocks", style=style)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 100_000
+    assert (packaged.MODELS / "fusionblocks" / f"{style}.safetensors").stat().st_size < 2**20
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_weights_are_the_ones_released(style: str) -> None:
+    model = fb.create_model("fusionblocks", style=style)
+    file = packaged.MODELS / "fusionblocks" / f"{style}.safetensors"
+    assert model.packaged[file.name] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert not model.training
+    assert model.config.style == style
+
+
+def test_the_styles_differ(scene: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        vivid, natural = (fb.create_model("fusionblocks", style=style)(**scene).fused for style in STYLES)
+    assert vivid.std() > natural.std()
+    assert fb.create_model("fusionblocks").config.style == "vivid"
 
 
 def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = (packaged.MODELS / "fusionblocks" / "weights.safetensors").read_bytes()
+    whole = (packaged.MODELS / "fusionblocks" / "vivid.safetensors").read_bytes()
     monkeypatch.setattr(packaged, "MODELS", tmp_path)
     (tmp_path / "fusionblocks").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"weights\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"vivid\.safetensors"):
         fb.create_model("fusionblocks")
-    (tmp_path / "fusionblocks" / "weights.safetensors").write_bytes(whole[:-4] + b"\0\0\0\1")
+    (tmp_path / "fusionblocks" / "vivid.safetensors").write_bytes(whole[:-4] + b"\0\0\0\1")
     with pytest.raises(ValueError, match=r"not the file that was released.*SHA-256"):
         fb.create_model("fusionblocks")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_no_pixel_is_burnt_or_crushed_that_is_not_in_a_source(style: str, scene: dict[str, torch.Tensor]) -> None:
+    model = fb.create_model("fusionblocks", style=style)
+    brightened = {name: (2.5 * x).clamp(0, 1) for name, x in scene.items()}
+    for pair in (scene, brightened):
+        with torch.no_grad():
+            levels = (model(**pair).fused * 255).round()
+        sources = torch.stack([pair["infrared"], luma(pair["visible"])]) * 255
+        burnt, crushed = levels >= 254, levels <= 1
+        assert not (burnt & (sources.amax(0) < 253.4)).any()
+        assert not (crushed & (sources.amin(0) > 1.6)).any()
 
 
 def test_fresh_weights_on_request_and_for_other_widths(trained: fb.FusionModel) -> None:
     assert not fb.create_model("fusionblocks", pretrained=False).head.weight.any()
     assert not fb.create_model("fusionblocks", channels=8).head.weight.any()
     assert trained.head.weight.any()
-    with pytest.raises(ValueError, match=r"FusionBlocksConfig\(channels=24.*got.*channels=8"):
+    with pytest.raises(ValueError, match=r"FusionBlocksConfig\(style=.vivid., channels=24.*got.*channels=8"):
         fb.create_model("fusionblocks", channels=8, pretrained=True)
     with pytest.raises(ValueError, match="load_official"):
         fb.create_model("psfusion", pretrained=True)

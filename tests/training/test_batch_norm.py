@@ -80,7 +80,7 @@ def test_one_pair_too_many_for_the_last_batch_ends_no_training(name: str, tmp_pa
         for phase in SMALL[name][1]
         for key, value in {"steps": None, "epochs": 2, "batch": 4}.items()
     }
-    given = small_recipe(name, **changes), scenes(5, 48 if name == "fusionblocks" else 32)
+    given = small_recipe(name, **changes), scenes(5, 48 if name.startswith("fusionblocks") else 32)
     options: dict[str, Any] = {"device": "cpu", "progress": False}
     train(*given, output=tmp_path / "whole", **options)
     lines = steps_of(tmp_path / "whole")

@@ -38,11 +38,14 @@ def levels(stream: fb.FusionStream) -> list[np.ndarray]:
     return [stream(frame(left), VISIBLE).astype(int) for left in PLACES]
 
 
-@pytest.mark.parametrize(("limits", "most"), [((29000, 31000), 1), (None, 2), ("auto", 2)])
-def test_a_hot_object_that_passes_leaves_the_background(limits: object, most: int) -> None:
+@pytest.mark.parametrize("limits", [(29000, 31000), None, "auto"])
+def test_a_hot_object_that_passes_leaves_the_background(limits: object) -> None:
     frames = levels(fb.FusionStream(thermal_range=limits))
     for left, fused in zip(PLACES, frames, strict=True):
-        assert np.abs(fused - frames[0])[away(left)].max() <= most - 1
+        changes = np.abs(fused - frames[0])
+        assert changes[away(left)].max() <= 1  # rounding of a picture that is near the object
+        assert changes[away(left)].mean() < 0.02
+        assert changes[away(left, 48)].max(initial=0) == 0
     # single frames move everything
     alone = [fb.fuse(frame(left), VISIBLE).astype(int) for left in PLACES]
     assert np.abs(alone[3] - alone[0])[away(40)].max() > 10

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusionblocks._support.checks import check_choice, check_whole
 from fusionblocks.blocks import CAI, GradientResidualDense, TransformerBlock
 from fusionblocks.blocks.by_rows import must_own, run
-from fusionblocks.image import gaussian_blur, gaussian_kernel, luma
+from fusionblocks.image import luma
 from fusionblocks.image.checks import check_pair
 from fusionblocks.image.rows import Map, Rows, Shape, each, keep
 from fusionblocks.models.base import FusionModel, FusionOutput
 
 MOST_KEPT = 1.25e9
 """Bytes of the features of both modalities up to which they are held when a picture is fused by rows."""
+WHITE, BLACK = 253.4 / 255, 1.6 / 255
+"""What a result nears beyond the brighter and the darker source: no pixel is burnt or crushed that is not in either."""
+LEAST_ROOM = 1e-4
+"""Room between a source and these, at least."""
 FLAT = 16 / 255
 """Span of a pair, from its darkest to its brightest pixel, below which ever less is added to the brighter source."""
 
@@ -28,40 +34,45 @@ class FusionBlocksConfig:
     """Widths of :class:`FusionBlocksNet`.
 
     Args:
+        style: What the weights were trained for: ``"vivid"``, strong contrast and sharp detail, or ``"natural"``, the
+            sources' own tones and no artefacts. It changes nothing but which weights come with the library.
         channels: Width ``C`` of the features of each modality, a multiple of ``num_heads``.
         num_heads: Heads of the channel attention.
-        scale: How many times smaller the features are than the picture.
+        scale: How many times smaller the features are than the picture, a power of two.
         margin: Rows and columns of features that are repeated around the picture, so that its edge looks like its
             middle to the convolutions.
-        detail_sigma: Standard deviation in pixels of the blur that tells a source's fine detail from the rest.
+        levels: Bands of detail, each of half the size of the one before; below them lies the base.
     """
 
+    style: Literal["vivid", "natural"] = "vivid"
     channels: int = 24
     num_heads: int = 4
-    scale: int = 2
-    margin: int = 8
-    detail_sigma: float = 1.0
+    scale: int = 4
+    margin: int = 4
+    levels: int = 2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scale, int) or self.scale < 1:
-            raise ValueError(f"scale must be a positive integer, got {self.scale!r}")
-        if not isinstance(self.margin, int) or self.margin < 0:
-            raise ValueError(f"margin must be an integer of at least 0, got {self.margin!r}")
-        if not self.detail_sigma > 0:
-            raise ValueError(f"detail_sigma must be a positive number of pixels, got {self.detail_sigma!r}")
+        check_choice("style", self.style, ("vivid", "natural"))
+        check_whole("scale", self.scale, 1)
+        if self.scale & (self.scale - 1):
+            raise ValueError(f"scale must be a power of two, got {self.scale}")
+        check_whole("margin", self.margin, 0)
+        check_whole("levels", self.levels, 1)
 
 
 class FusionBlocksNet(FusionModel):
     """The network that the library trained itself: small, and its result is made of the sources' own pixels.
 
-    Features at half the size see what is where; from them the head reads, for every place, how much of each of five
-    pictures to add to the brighter source: both sources, the brighter one, and the fine detail of both. These weights
-    are smooth, so the network can lift contrast and choose a source, but cannot invent texture. Nor can it change the
-    level of a flat pair: with less than 16 of 255 levels between its darkest and its brightest pixel, the part that is
-    added shrinks with what there is, to nothing for a constant pair.
+    Features at a quarter of the size see what is where. Both sources are taken apart into bands of detail and a base,
+    and from the features the head reads, for every place, how much to take: of each band the stronger source's detail,
+    and of the base the brighter source, to which parts of both are added. These weights are smooth, so the network can
+    lift contrast and choose a source, but cannot invent texture. What it adds beyond the brighter source, or takes away
+    beyond the darker one, nears white and black without reaching them. Nor can it change the level of a flat pair: with
+    less than 16 of 255 levels between its darkest and its brightest pixel, what is added to the base shrinks with what
+    there is, to nothing for a constant pair.
 
     ``create_model("fusionblocks")`` comes with trained weights; this class by itself starts from fresh ones, with which
-    it returns the brighter source.
+    it takes the stronger detail and the brighter base.
 
     Args:
         config: Its widths.
@@ -86,7 +97,10 @@ class FusionBlocksNet(FusionModel):
     name: ClassVar[str] = "fusionblocks"
     config_class: ClassVar[type] = FusionBlocksConfig
     config: FusionBlocksConfig
-    packaged_digest: ClassVar[str] = "737ed185edb8f59f39bd1d10dccd73117819bbba0e366b2baffc3ab22581bcd7"
+    packaged: ClassVar[Mapping[str, str]] = {
+        "vivid.safetensors": "f7fe1bbbe787dcc8f9f15d9b5327019905d6f3229bff315590994891f6ba1301",
+        "natural.safetensors": "bc88c9347f60f46802a2edab75d754446ea0146128e0b7a6bf07ef86ab67aa94",
+    }
     paper: ClassVar[str] = "of this library, 2026; blocks of SMFNet 2025"
     license_note: ClassVar[str] = "MIT; trained on RoadScene, MSRS, M3FD and LLVIP, research data of their publishers"
 
@@ -98,10 +112,15 @@ class FusionBlocksNet(FusionModel):
         self.exchange = CAI(2 * channels, num_heads=self.config.num_heads)
         self.merge = nn.Conv2d(2 * channels, channels, 1)
         self.context = TransformerBlock(channels, num_heads=self.config.num_heads)
-        self.head = nn.Conv2d(channels, 6, 3, padding=1)
-        # an untrained network adds nothing to the brighter source
+        self.head = nn.Conv2d(channels, 3 * self.config.levels + 4, 3, padding=1)
+        # an untrained network takes the stronger detail and the brighter base
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
+
+    def packaged_file(self) -> str | None:
+        """Return the file with the weights of this style, None if the widths are others."""
+        config = FusionBlocksConfig(style=self.config.style)
+        return f"{self.config.style}.safetensors" if self.config == config else None
 
     def forward(self, infrared: Tensor, visible: Tensor) -> FusionOutput:
         """Fuse a pair.
@@ -149,39 +168,96 @@ class FusionBlocksNet(FusionModel):
         return Rows(read, smaller, infrared.strip // scale)
 
     def _blend(self, weights: Map, infrared: Map, visible: Map) -> Map:
-        """Return the brighter source plus a weighted sum of pictures; the weights are small and have a margin."""
-        scale, sigma = self.config.scale, self.config.detail_sigma
-        border = scale * self.config.margin
+        """Return what the weights, which are small and have a margin, take of both sources."""
+        scale, margin = self.config.scale, self.config.margin
+        step = max(2**self.config.levels, scale)
 
-        def blend(weights: Tensor, infrared: Tensor, visible: Tensor, top: int, share: Tensor) -> Tensor:
+        def blend(weights: Tensor, infrared: Tensor, visible: Tensor, share: Tensor) -> Tensor:
+            """Blend rows that begin at a multiple of ``step``, the weights those of the same rows without a margin."""
             height, width = infrared.shape[-2:]
-            weights = F.interpolate(weights, scale_factor=scale, mode="bilinear")
-            weights = weights[..., top : top + height, border : border + width]
-            brighter = torch.maximum(infrared, visible)
-            details = (picture - gaussian_blur(picture, sigma) for picture in (infrared, visible))
-            pictures = torch.cat([infrared, visible, brighter, *details, torch.ones_like(brighter)], dim=1)
-            return brighter + share * (weights * pictures).sum(dim=1, keepdim=True)
+            missing = (0, -width % step, 0, -height % step)
+            wide = torch.promote_types(infrared.dtype, torch.float32)
+            pair = F.pad(torch.cat([infrared, visible], dim=1).to(wide), missing, mode="replicate")
+            small = tuple(side // scale for side in pair.shape[-2:])
+            fused = fuse_bands(pair, weights[..., : small[0], : small[1]].to(wide), share, self.config.levels)
+            return fused[..., :height, :width].to(infrared.dtype)
+
+        def extended(weights: Tensor, rows: int) -> Tensor:
+            """Return the weights of whole steps: those of the last row again below it, and columns likewise."""
+            columns = -(-infrared.shape[-1] // step) * step // scale
+            return F.pad(
+                weights, (0, max(columns - weights.shape[-1], 0), 0, max(rows - weights.shape[-2], 0)), mode="replicate"
+            )
 
         if isinstance(infrared, Tensor):
-            return blend(weights, infrared, visible, border, _contrast(_extremes(infrared, visible)))
+            rows = -(-infrared.shape[-2] // step) * step // scale
+            inner = weights[..., margin : margin + rows, margin:]
+            return blend(extended(inner, rows), infrared, visible, _contrast(_extremes(infrared, visible)))
 
         @cache
         def share() -> Tensor:
             pairs = zip(infrared.strips(), visible.strips(), strict=True)
             return _contrast(torch.cat([_extremes(a, b) for (_, a), (_, b) in pairs], dim=1))
 
-        reach = gaussian_kernel(sigma).shape[0] // 2
-
         def read(first: int, last: int) -> Tensor:
-            above, below = max(first - reach, 0), min(last + reach, infrared.shape.height)
-            # a row between two rows of weights is made of both
-            small_above = max((above + border) // scale - 1, 0)
-            small_below = min((below + border - 1) // scale + 2, weights.shape.height)
+            above = max(first // step - 2, 0) * step
+            below = min((-(-last // step) + 2) * step, infrared.shape.height)
             pair = infrared.read(above, below), visible.read(above, below)
-            fused = blend(weights.read(small_above, small_below), *pair, above + border - small_above * scale, share())
-            return fused[:, :, first - above : last - above]
+            rows = -(-(below - above) // step) * step // scale
+            start = margin + above // scale
+            small = weights.read(start, min(start + rows, weights.shape.height))[..., margin:]
+            return blend(extended(small, rows), *pair, share())[:, :, first - above : last - above]
 
         return Rows(read, infrared.shape, infrared.strip)
+
+
+def fuse_bands(pair: Tensor, weights: Tensor, share: Tensor, levels: int) -> Tensor:
+    """Return the blend of two pictures by bands.
+
+    Args:
+        pair: Infrared and visible ``(B, 2, H, W)``, sides multiples of ``2 ** levels``.
+        weights: ``(B, 3 * levels + 4, h, w)``: of each band the gain of the stronger detail and the parts of both, of
+            the base the parts of both, of the brighter one, and a level.
+        share: How much of what the weights add counts, ``(B, 1, 1, 1)``.
+        levels: How many bands.
+    """
+    bands, base = [], pair
+    for _ in range(levels):
+        smaller = F.avg_pool2d(base, 2)
+        bands.append(base - _twice(smaller))
+        base = smaller
+    first, second = base.chunk(2, dim=1)
+    brighter = torch.maximum(first, second)
+    parts = _resized(weights[:, 3 * levels :], base.shape[-2:])
+    pictures = torch.cat([base, brighter, torch.ones_like(brighter)], dim=1)
+    fused = brighter + share * (parts * pictures).sum(dim=1, keepdim=True)
+    for level in reversed(range(levels)):
+        band = bands[level]
+        first, second = band.chunk(2, dim=1)
+        stronger = torch.where(first.abs() >= second.abs(), first, second)
+        gains = _resized(weights[:, 3 * level : 3 * level + 3], band.shape[-2:])
+        details = torch.cat([stronger, band], dim=1)
+        fused = _twice(fused) + stronger + share * (gains * details).sum(dim=1, keepdim=True)
+    return _within(fused, pair)
+
+
+def _within(fused: Tensor, pair: Tensor) -> Tensor:
+    """Return a picture whose values beyond the brighter and the darker source near white and black smoothly."""
+    darker, brighter = pair.amin(1, keepdim=True), pair.amax(1, keepdim=True)
+    above, below = (WHITE - brighter).clamp_min(LEAST_ROOM), (darker - BLACK).clamp_min(LEAST_ROOM)
+    over, under = (fused - brighter).clamp_min(0), (darker - fused).clamp_min(0)
+    return fused - over + above * torch.tanh(over / above) + under - below * torch.tanh(under / below)
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+
+def _resized(weights: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return weights at another power-of-two size: means where it is smaller, interpolated where it is larger."""
+    if weights.shape[-2] > size[0]:
+        return F.avg_pool2d(weights, weights.shape[-2] // size[0])
+    return weights if weights.shape[-2:] == size else F.interpolate(weights, size=size, mode="bilinear")
 
 
 def _extremes(infrared: Tensor, visible: Tensor) -> Tensor:
