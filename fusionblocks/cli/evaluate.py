@@ -31,7 +31,7 @@ from fusionblocks.cli._ranges import ThermalRangeOption, parse_range
 
 if TYPE_CHECKING:
     from fusionblocks.data import FolderGroups, ImageGroup
-    from fusionblocks.metrics import Comparison, FusionEvaluator
+    from fusionblocks.metrics import Comparison, FusionEvaluator, Remarks
 
 DEFAULT_METRICS = "EN,SD,SF,MI,SCD,VIF,Qabf,SSIM"
 
@@ -78,7 +78,7 @@ def evaluate(
     """
     from fusionblocks.alignment import Alignment
     from fusionblocks.image.infrared import same_range
-    from fusionblocks.metrics import FusionEvaluator
+    from fusionblocks.metrics import FusionEvaluator, Remarks
 
     warned = Warnings()
     try:
@@ -86,6 +86,7 @@ def evaluate(
         place = open_device(device)
         methods = name_methods([*fused, *(more or [])])
         evaluators = {method: FusionEvaluator(metrics=names, convention=convention) for method in methods}
+        remarks = {method: Remarks() for method in methods}
         _check_targets(csv, plot)
         listing = _listing({"infrared": infrared, "visible": visible, **methods}, pattern)
         err.print(told_pairs(len(listing.groups), listing.rule), highlight=False)
@@ -100,13 +101,16 @@ def evaluate(
     except (*BAD_INPUT, ModuleNotFoundError) as error:
         refuse(error)
 
-    failures = [*listing.problems, *_score_all(listing.groups, evaluators, place, options, warned)]
+    failures = [*listing.problems, *_score_all(listing.groups, evaluators, place, options, warned, remarks)]
     warned.report()
     report_skipped(failures)
     scored = len(next(iter(evaluators.values())))
     try:
         if scored:
             _report(evaluators, format, csv, plot)
+            for method, found in remarks.items():
+                for line in found.lines():
+                    err.print(f"[yellow]note:[/] {escape(f'{method}: {line}')}", highlight=False)
     except BAD_INPUT as error:
         refuse(error)
     err.print(
@@ -156,6 +160,7 @@ def _score_all(
     place: Any,
     options: dict[str, Any],
     warned: Warnings,
+    remarks: dict[str, Remarks],
 ) -> list[str]:
     """Score every picture under a progress bar, for all methods or none; return a line for each that failed."""
     from fusionblocks.inference import pair_levels
@@ -182,6 +187,7 @@ def _score_all(
             else:
                 for method, evaluator in evaluators.items():
                     evaluator.merge(steps[method])
+                    remarks[method].update(pictures[method], pictures["infrared"], pictures["visible"])
             progress.advance(task)
     return failures
 

@@ -47,6 +47,7 @@ _MODULES = {
     "FusionEvaluator": ".evaluator",
     "FusionMetric": ".modules",
     "MetricTable": ".table",
+    "Remarks": ".remarks",
     "plot_curves": ".plots",
     "plot_overview": ".plots",
     "plot_radar": ".plots",
