@@ -5,16 +5,18 @@
     python -m benchmarks.quality ablate SPLIT           # short trainings without a term each, about twenty minutes
     python -m benchmarks.quality published TEST         # the same on test sets, TEST/TNO and TEST/RoadScene
     python -m benchmarks.quality speed                  # seconds a picture on two CPU threads, and what bfloat16 costs
+    python -m benchmarks.quality pictures               # fuse from arrays to an array, beside others, up to 4K
 
 ``DATA`` holds the folders ``roadscene``, ``msrs``, ``m3fd`` and ``llvip``, each with pairs in ``ir`` and ``vi``. Every
 seventh pair of RoadScene by name, beginning with the fourth, and the fourth of the five of each other set are to
 judge by; the others are to learn from. Rows go to ``quality.csv``,
-``ablation.csv`` and ``quality_speed.csv`` in ``benchmarks/results``.
+``ablation.csv``, ``quality_speed.csv`` and ``end_to_end.csv`` in ``benchmarks/results``.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +29,7 @@ import fusionblocks as fb
 from benchmarks import harness
 from fusionblocks.data import PairedImages, open_dataset
 from fusionblocks.data.pairs import pair_folders
-from fusionblocks.image import luma
+from fusionblocks.image import luma, tensor_to_array
 from fusionblocks.metrics import FusionEvaluator
 from fusionblocks.training import load_recipe, train
 
@@ -152,6 +154,53 @@ def speeds() -> list[dict[str, str]]:
     return rows
 
 
+class Maximum(torch.nn.Module):
+    """The brighter source at each pixel."""
+
+    def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
+        return torch.maximum(infrared, luma(visible))
+
+
+PEERS = {"sgafusion": {"semantic": torch.zeros(512)}, "psfusion": {}, "smfnet": {}}
+SIZES = ((480, 640), (1080, 1920), (2160, 3840))
+
+
+def end_to_end() -> list[dict[str, str]]:
+    """Return a row for each way to fuse a pair of 8-bit arrays into one, everything included, timed in turn."""
+    torch.set_num_threads(2)
+    scene = fb.data.synthetic_scene(10)
+    rows = []
+    for height, width in SIZES:
+        larger = [
+            torch.nn.functional.interpolate(x[None], (height, width), mode="bilinear")[0]
+            for x in (scene.infrared, scene.visible)
+        ]
+        pair = [tensor_to_array(x) for x in larger]
+        models: dict[str, tuple[Any, dict[str, Any]]] = {
+            "fusionblocks": (None, {}),
+            "maximum": (Maximum(), {}),
+            "laplacian": (fb.create_model("laplacian"), {}),
+        }
+        if height == SIZES[0][0]:
+            models |= {name: (fb.optimize(fb.create_model(name)), more) for name, more in PEERS.items()}
+        calls = [functools.partial(fb.fuse, *pair, model=model, **more) for model, more in models.values()]
+        harness.paired_seconds(calls, torch.device("cpu"), 1)
+        rounds = harness.paired_seconds(calls, torch.device("cpu"), 5)
+        for name, times in zip(models, zip(*rounds)):
+            ratio = harness.median_ratio([(time.wall, first.wall) for time, (first, *_) in zip(times, rounds)])
+            seconds = harness.percentiles([time.wall for time in times])
+            rows.append(
+                {
+                    "variant": name,
+                    "set": f"{height}x{width}",
+                    **{f"{key}_s": f"{value:.3f}" for key, value in seconds.items()},
+                    "times_fusionblocks": f"{ratio:.2f}",
+                }
+            )
+            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    return rows
+
+
 def append(name: str, rows: list[dict[str, str]]) -> None:
     machine = harness.machine(torch.device("cpu"), PACKAGES)
     harness.append_rows(harness.RESULTS / f"{name}.csv", [{**row, **machine} for row in rows])
@@ -166,6 +215,7 @@ def main() -> None:
     for name in ("compare", "ablate", "published"):
         commands.add_parser(name).add_argument("folder", type=Path)
     commands.add_parser("speed")
+    commands.add_parser("pictures")
     commands.choices["ablate"].add_argument("--only", nargs="*", help="variants to train, by the ends of their names")
     arguments = parser.parse_args()
     if arguments.command == "split":
@@ -173,6 +223,9 @@ def main() -> None:
         return
     if arguments.command == "speed":
         append("quality_speed", speeds())
+        return
+    if arguments.command == "pictures":
+        append("end_to_end", end_to_end())
         return
     if arguments.command == "published":
         for place in sorted(path for path in arguments.folder.iterdir() if (path / "ir").is_dir()):

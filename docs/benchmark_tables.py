@@ -105,6 +105,14 @@ def write_quality(api: Path) -> None:
         heads = [*quality.METRICS[:-1], "Nabf (lower is better)", "burnt, % (lower is better)"]
         tables.append(f"{chosen}\n\n{report.markdown(['method', *heads], lines)}")
     (api / "quality_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
+    rows = report.newest("end_to_end", ("variant", "set"))
+    lines = [
+        [row["set"], row["variant"], f"{row['p50_s']} s ({row['p20_s']} to {row['p80_s']})", row["times_fusionblocks"]]
+        for row in rows
+    ]
+    heads = ["size", "method", "median (20 % to 80 %)", "times the default network's"]
+    text = report.markdown(heads, lines) if rows else "There is no row yet.\n"
+    (api / "end_to_end_table.md").write_text(f"{text}\n{report.machine(rows)}\n")
     rows = report.newest("quality_speed", ("variant", "set"))
     lines = [[row["variant"], f"{row['p50_s']} s ({row['p20_s']} to {row['p80_s']})", row["psnr_db"]] for row in rows]
     text = report.markdown(["480x640", "median (20 % to 80 %)", "PSNR in dB"], lines)
