@@ -19,8 +19,9 @@ class PairedMisalign(PairedTransform):
     """Move the infrared picture of an item by a random map, as a camera beside the visible one sees it.
 
     The item gets ``misalignment``, ``(3, 3)`` float64: the map from the moved infrared pixels to the visible ones,
-    pixel centres at integers, as :attr:`fusionblocks.Alignment.matrix`; and ``infrared_seen``, ``(1, H, W)``: 1 where
-    the moved picture shows what was there, 0 where it is mirrored at its border, so that no edge gives the map away.
+    pixel centres at integers, as ``matrix`` of :class:`fusionblocks.Alignment`; and ``infrared_seen``, ``(1, H, W)``: 1
+    where the moved picture shows what was there, 0 where it is mirrored at its border, so that no edge gives the map
+    away.
 
     Args:
         shift: Largest shift, as a share of the longer side.
