@@ -200,6 +200,7 @@ def pair_levels(
     thermal_range: ThermalRange = None,
     black_hot: bool = False,
     alignment: Alignment | None = None,
+    colour: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the pair that :func:`fuse` sees as metrics take it: gray levels ``(1, 1, H, W)``, uint8.
 
@@ -212,6 +213,7 @@ def pair_levels(
         thermal_range: What becomes black and white in the infrared picture.
         black_hot: Whether hot is black.
         alignment: How the infrared camera lies over the visible one.
+        colour: Return the visible picture's three channels, ``(1, 3, H, W)``, instead of its luma.
 
     Raises:
         FileNotFoundError: If a file does not exist.
@@ -221,7 +223,9 @@ def pair_levels(
     """
     pair = open_pair(infrared, visible, resize, torch.device("cpu"), thermal_range, alignment, black_hot)
     array = read_image(visible)
-    if array.dtype != np.uint16 and array.shape[:2] == pair.visible.shape[1:]:
+    if colour:
+        levels = (pair.visible.whole() * 255).round().to(torch.uint8)
+    elif array.dtype != np.uint16 and array.shape[:2] == pair.visible.shape[1:]:
         levels = read_gray_levels(visible)
     else:
         levels = (luma(pair.visible.whole()) * 255).round().to(torch.uint8)

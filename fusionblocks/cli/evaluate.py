@@ -164,8 +164,9 @@ def _score_all(
 ) -> list[str]:
     """Score every picture under a progress bar, for all methods or none; return a line for each that failed."""
     from fusionblocks.inference import pair_levels
-    from fusionblocks.metrics import FusionEvaluator, read_gray_levels
+    from fusionblocks.metrics import CONVENTIONS, FusionEvaluator, read_gray_levels
 
+    colour = CONVENTIONS[next(iter(evaluators.values())).convention].colour
     failures = []
     with progress_bar("scoring") as progress:
         task = progress.add_task("scoring", total=len(groups), name="")
@@ -177,11 +178,13 @@ def _score_all(
                     sources = pair_levels(group.files["infrared"], group.files["visible"], **options)
                 pictures = dict(zip(("infrared", "visible"), sources, strict=True))
                 pictures |= {method: read_gray_levels(group.files[method]) for method in evaluators}
+                scored = _with_colours(pictures, group, options) if colour else {}
                 pictures = {kind: picture.to(place) for kind, picture in pictures.items()}
                 steps = {}
                 for kind, evaluator in evaluators.items():
                     steps[kind] = FusionEvaluator(metrics=evaluator.metrics, convention=evaluator.convention)
-                    steps[kind].update(pictures[kind], pictures["infrared"], pictures["visible"], names=[group.name])
+                    fused, visible = (x.to(place) for x in scored.get(kind, (pictures[kind], pictures["visible"])))
+                    steps[kind].update(fused, pictures["infrared"], visible, names=[group.name])
             except Exception as error:  # whatever one file does, the others are served
                 failures.append(f"{group.name}: {kind + ': ' if kind else ''}{one_line(error)}")
             else:
@@ -190,6 +193,22 @@ def _score_all(
                     remarks[method].update(pictures[method], pictures["infrared"], pictures["visible"])
             progress.advance(task)
     return failures
+
+
+def _with_colours(pictures: dict[str, Any], group: ImageGroup, options: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the fused and the visible picture in colour of each method whose pictures have colours."""
+    import torch
+
+    from fusionblocks.image import read_image
+    from fusionblocks.inference import pair_levels
+
+    scored = {}
+    for method in pictures.keys() - {"infrared", "visible"}:
+        array = read_image(group.files[method])
+        if array.ndim == 3 and (array != array[..., :1]).any():
+            _, visible = pair_levels(group.files["infrared"], group.files["visible"], **options, colour=True)
+            scored[method] = (torch.from_numpy(array).permute(2, 0, 1)[None].contiguous(), visible)
+    return scored
 
 
 def _report(evaluators: dict[str, FusionEvaluator], format: Format, csv: Path | None, plot: Path | None) -> None:

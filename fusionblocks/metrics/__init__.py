@@ -7,10 +7,12 @@ from fusionblocks._lazy import lazy_attributes
 _MODULES = {
     # the fused picture alone
     "average_gradient": ".statistics",
+    "edge_intensity": ".statistics",
     "entropy": ".statistics",
     "spatial_frequency": ".statistics",
     "standard_deviation": ".statistics",
     # information shared with the sources
+    "cross_entropy": ".information",
     "feature_mutual_information": ".information",
     "mutual_information": ".information",
     "normalized_mutual_information": ".information",
@@ -18,6 +20,7 @@ _MODULES = {
     "correlation": ".fidelity",
     "mean_squared_error": ".fidelity",
     "peak_signal_to_noise_ratio": ".fidelity",
+    "root_mean_squared_error": ".fidelity",
     "sum_of_correlations_of_differences": ".fidelity",
     # structure, edges and what an eye sees of them
     "chen_blum": ".vision",

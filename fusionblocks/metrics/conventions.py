@@ -11,20 +11,30 @@ import torch
 from torch import Tensor
 
 from fusionblocks._support.names import closest
+from fusionblocks.image import luma
 from fusionblocks.metrics._inputs import Levels, gray_levels
 from fusionblocks.metrics.edges import edge_preservation, fusion_artifacts
 from fusionblocks.metrics.fidelity import (
     correlation,
     mean_squared_error,
     peak_signal_to_noise_ratio,
+    root_mean_squared_error,
     sum_of_correlations_of_differences,
 )
 from fusionblocks.metrics.information import (
+    cross_entropy,
     feature_mutual_information,
     mutual_information,
     normalized_mutual_information,
 )
-from fusionblocks.metrics.statistics import average_gradient, entropy, spatial_frequency, standard_deviation
+from fusionblocks.metrics.reading import rounded_luma
+from fusionblocks.metrics.statistics import (
+    average_gradient,
+    edge_intensity,
+    entropy,
+    spatial_frequency,
+    standard_deviation,
+)
 from fusionblocks.metrics.structure import multi_scale_structural_similarity, structural_similarity
 from fusionblocks.metrics.vif import visual_information_fidelity
 from fusionblocks.metrics.vision import chen_blum, chen_varshney
@@ -63,6 +73,7 @@ class Convention:
         source: Whose evaluator it reproduces.
         published: The metrics that evaluator defines itself.
         options: Per metric the options that differ from the function's defaults.
+        colour: Whether it scores a colour picture by its channels, and not by its luma.
 
     Example:
         >>> from fusionblocks.metrics import CONVENTIONS
@@ -76,6 +87,7 @@ class Convention:
     source: str
     published: tuple[str, ...]
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    colour: bool = False
 
 
 _INF = math.inf
@@ -87,6 +99,7 @@ _TABLE = (
     Metric("MI", mutual_information, 1, (0.0, 16.0), "Information on the levels of both sources, summed."),
     Metric("NMI", normalized_mutual_information, 1, (0.0, 2.0), "Mutual information over the mean entropy, summed."),
     Metric("MSE", mean_squared_error, -1, (0.0, 65025.0), "Mean squared difference to both sources."),
+    Metric("RMSE", root_mean_squared_error, -1, (0.0, 255.0), "Root of the mean squared difference to each source."),
     Metric("PSNR", peak_signal_to_noise_ratio, 1, (-_INF, _INF), "Peak over the error to both sources, in decibels."),
     Metric("CC", correlation, 1, (-1.0, 1.0), "Correlation with both sources, averaged."),
     Metric("SCD", sum_of_correlations_of_differences, 1, (-2.0, 2.0), "What one source adds resembles that source."),
@@ -98,6 +111,8 @@ _TABLE = (
     Metric("Qcb", chen_blum, 1, (0.0, 1.0), "Contrast of both sources that an eye still perceives."),
     Metric("Qcv", chen_varshney, -1, (0.0, _INF), "Error that an eye perceives, in the sources' salient regions."),
     Metric("FMI", feature_mutual_information, 1, (-_INF, _INF), "Mutual information of small windows, mostly 0 to 1."),
+    Metric("CE", cross_entropy, -1, (-_INF, _INF), "Divergence of the sources' histograms from that of the result."),
+    Metric("EI", edge_intensity, 1, (0.0, 1020 * math.sqrt(2)), "Mean strength of the Sobel edges of the result."),
 )
 
 #: Every metric, by name, in the order of the tables.
@@ -126,7 +141,7 @@ CONVENTIONS: dict[str, Convention] = {
         Convention(
             "vifb",
             "VIFB: a visible and infrared image fusion benchmark (2020)",
-            ("EN", "SD", "SF", "AG", "MI", "PSNR", "Qabf", "SSIM", "Qcb", "Qcv"),
+            ("EN", "SD", "SF", "AG", "MI", "PSNR", "Qabf", "SSIM", "Qcb", "Qcv", "CE", "EI", "RMSE"),
             {
                 "SF": {"variant": "vifb"},
                 "AG": {"variant": "vifb"},
@@ -134,7 +149,9 @@ CONVENTIONS: dict[str, Convention] = {
                 "PSNR": {"variant": "vifb"},
                 "Qabf": {"variant": "vifb"},
                 "SSIM": {"data_range": 255.0, "window": "gaussian"},
+                "RMSE": {"variant": "vifb"},
             },
+            colour=True,
         ),
         Convention(
             "psfusion",
@@ -167,9 +184,11 @@ def evaluate(
     library's defaults; ``"cddfuse"`` has Nabf and MS_SSIM from SMFNet's evaluator, which descends from it.
 
     Args:
-        fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
+        fused: ``(B, 1, H, W)`` or ``(B, 3, H, W)``, ``uint8`` levels or float in [0, 1]. Of a colour picture the luma
+            counts, BT.601, of uint8 rounded. ``"vifb"`` compares each channel with the visible picture's, and averages
+            the scores; its SF is that of the three channels side by side.
         infrared: As ``fused``.
-        visible: As ``fused``; of a colour picture its luma, ``fusionblocks.image.luma``.
+        visible: As ``fused``.
         metrics: Names out of ``METRICS``; ``None`` for all.
         convention: ``"cddfuse"``, ``"smfnet"``, ``"vifb"`` or ``"psfusion"``.
 
@@ -190,8 +209,12 @@ def evaluate(
         {'EN': (2,), 'VIF': (2,)}
     """
     names = tuple(METRICS) if metrics is None else check_metrics(metrics)
-    options = check_convention(convention).options
-    levels = gray_levels(fused, infrared, visible)  # checked once, for all metrics
+    chosen = check_convention(convention)
+    infrared = _gray(infrared)
+    if chosen.colour and _has_colours(fused):
+        return _by_channels(fused, infrared, visible, names, convention)
+    options = chosen.options
+    levels = gray_levels(_gray(fused), infrared, _gray(visible))  # checked once, for all metrics
     # on a CPU one picture at a time stays in the cache; a GPU wants the batch
     groups = zip(*(x.split(1) for x in levels)) if levels[0].device.type == "cpu" else [levels]
     scores: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -200,6 +223,33 @@ def evaluate(
         for name in names:
             scores[name].append(METRICS[name].function(*pictures, **options.get(name, {})))
     return {name: torch.cat(parts) for name, parts in scores.items()}
+
+
+def _by_channels(
+    fused: Tensor, infrared: Tensor, visible: Tensor, names: tuple[str, ...], convention: str
+) -> dict[str, Tensor]:
+    """Return the metrics of a colour picture as VIFB's evaluator computes them."""
+    channels = visible.split(1, dim=1) if _has_colours(visible) else (visible,) * 3
+    pairs = zip(fused.split(1, dim=1), channels, strict=True)
+    scores = [evaluate(channel, infrared, of_visible, names, convention) for channel, of_visible in pairs]
+    means = {name: torch.stack([score[name] for score in scores]).mean(0) for name in names}
+    if "SF" in means:
+        beside = torch.cat(fused.unbind(1), dim=-1)[:, None]
+        means["SF"] = METRICS["SF"].function(beside, **CONVENTIONS[convention].options.get("SF", {}))
+    return means
+
+
+def _has_colours(picture: Tensor) -> bool:
+    return isinstance(picture, Tensor) and picture.ndim == 4 and picture.shape[1] == 3
+
+
+def _gray(picture: Tensor) -> Tensor:
+    """Return a colour picture's luma, of uint8 rounded as published evaluators read it; any other one as it is."""
+    if not _has_colours(picture):
+        return picture
+    if picture.dtype == torch.uint8:
+        return rounded_luma(picture)
+    return luma(picture).clamp(0, 1) if picture.is_floating_point() else picture
 
 
 def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from fusionblocks.image.numerics import pearson, safe_sqrt
 from fusionblocks.metrics._inputs import gray_levels
 
 ErrorVariant = Literal["levels", "psfusion"]
+RootVariant = Literal["standard", "vifb"]
 NoiseVariant = Literal["cddfuse", "vifb", "standard", "psfusion"]
 
 
@@ -49,6 +50,46 @@ def mean_squared_error(fused: Tensor, infrared: Tensor, visible: Tensor, *, vari
     check_choice("variant", variant, get_args(ErrorVariant))
     error = _mean_squared_error(*gray_levels(fused, infrared, visible))
     return error / 255**2 if variant == "psfusion" else error
+
+
+def root_mean_squared_error(
+    fused: Tensor, infrared: Tensor, visible: Tensor, *, variant: RootVariant = "standard"
+) -> Tensor:
+    r"""Return RMSE, the root of the mean squared difference of gray levels to each source, averaged over both.
+
+    :math:`\frac12\left[\sqrt{\overline{(A - F)^2}} + \sqrt{\overline{(B - F)^2}}\right]`. From 0 to 255; lower is
+    better.
+
+    VIFB divides the root of the summed squares by the number of pixels, which is the root of that number less.
+    Differentiable, with the derivative 0 where a source equals the result.
+
+    Args:
+        fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
+        infrared: As ``fused``.
+        visible: As ``fused``.
+        variant: ``"standard"`` or ``"vifb"``, as above.
+
+    Returns:
+        ``(B,)``, float64.
+
+    Raises:
+        TypeError: A picture is not a tensor or has an unfit dtype.
+        ValueError: A picture has an unfit shape or values outside [0, 1], or the variant is unknown.
+
+    Reference:
+        VIFB: a visible and infrared image fusion benchmark, 2020.
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import root_mean_squared_error
+        >>> black, white = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+        >>> root_mean_squared_error(black, black, white)
+        tensor([127.5000], dtype=torch.float64)
+    """
+    check_choice("variant", variant, get_args(RootVariant))
+    f, a, b = gray_levels(fused, infrared, visible)
+    roots = [safe_sqrt((source - f).square().mean((1, 2, 3))) for source in (a, b)]
+    return (roots[0] + roots[1]) / (2 * (f[0].numel() ** 0.5 if variant == "vifb" else 1))
 
 
 def peak_signal_to_noise_ratio(

@@ -127,6 +127,46 @@ def normalized_mutual_information(
     return _reduce([2 * safe_ratio(shared, total) for shared, total in pairs], reduction)
 
 
+def cross_entropy(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+    r"""Return CE: how far the histogram of the result is from those of the sources, in bits, averaged over both.
+
+    :math:`\frac12\sum_S \sum_k p^S_k \log_2 (p^S_k / p^F_k)` over the levels that both pictures have, float pictures
+    being rounded to the nearest level. What is published as cross entropy is this divergence. Lower is better; it can
+    be below 0, because levels that one of the two lacks are left out. It has no gradient.
+
+    Args:
+        fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
+        infrared: As ``fused``.
+        visible: As ``fused``.
+
+    Returns:
+        ``(B,)``, float64.
+
+    Raises:
+        TypeError: A picture is not a tensor or has an unfit dtype.
+        ValueError: A picture has an unfit shape or values outside [0, 1].
+
+    Reference:
+        VIFB: a visible and infrared image fusion benchmark, 2020.
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import cross_entropy
+        >>> picture = torch.rand(1, 1, 8, 8)
+        >>> cross_entropy(picture, picture, picture)
+        tensor([0.], dtype=torch.float64)
+    """
+    f, a, b = gray_levels(fused, infrared, visible)
+    of_result = histogram(f)
+    parts = []
+    for source in (a, b):
+        of_source = histogram(source)
+        both = (of_source > 0) & (of_result > 0)
+        ratio = torch.where(both, of_source, 1) / torch.where(both, of_result, 1)
+        parts.append((torch.where(both, of_source, 0) * ratio.log2()).sum(1))
+    return (parts[0] + parts[1]) / 2
+
+
 def feature_mutual_information(
     fused: Tensor,
     infrared: Tensor,

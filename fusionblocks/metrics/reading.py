@@ -11,7 +11,7 @@ from torch import Tensor
 from fusionblocks.image import read_image
 
 # BT.601 in the order and the precision that the published evaluators' reader (OpenCV) adds it up
-_BLUE, _GREEN, _RED = (np.float32(weight) for weight in (0.114, 0.587, 0.299))
+_BLUE, _GREEN, _RED = 0.114, 0.587, 0.299
 
 
 def read_gray_levels(path: str | os.PathLike[str]) -> Tensor:
@@ -48,7 +48,19 @@ def read_gray_levels(path: str | os.PathLike[str]) -> Tensor:
             "(fusionblocks.image.normalize_percentiles for a raw thermal picture)"
         )
     if array.ndim == 3:
-        red, green, blue = (array[:, :, channel].astype(np.float32) for channel in range(3))
-        luma = blue * _BLUE + green * _GREEN + red * _RED
-        array = luma.round().astype(np.uint8) if array.dtype == np.uint8 else luma.clip(0, 1)
+        picture = torch.from_numpy(array).permute(2, 0, 1)[None]
+        return rounded_luma(picture) if array.dtype == np.uint8 else _luma(picture).clamp(0, 1)
     return torch.from_numpy(array)[None, None]
+
+
+def rounded_luma(picture: Tensor) -> Tensor:
+    """Return the luma of pictures ``(B, 3, H, W)`` uint8 as ``(B, 1, H, W)`` uint8, as published evaluators read it.
+
+    No example: :func:`read_gray_levels` and :func:`evaluate` call it.
+    """
+    return _luma(picture).round().to(torch.uint8)
+
+
+def _luma(picture: Tensor) -> Tensor:
+    red, green, blue = (channel.to(torch.float32) for channel in picture.split(1, dim=1))
+    return blue * _BLUE + green * _GREEN + red * _RED

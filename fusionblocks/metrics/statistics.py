@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from fusionblocks._support.checks import check_choice
+from fusionblocks.image.filters import sobel
 from fusionblocks.image.numerics import safe_sqrt
 from fusionblocks.metrics._histogram import histogram, shannon
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
@@ -194,3 +195,35 @@ def average_gradient(
     if variant == "vifb":
         return magnitude.sum(1) / ((f.shape[-2] - 1) * (f.shape[-1] - 1))
     return magnitude.mean(1)
+
+
+def edge_intensity(fused: Tensor, infrared: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+    r"""Return EI, the mean magnitude of the Sobel gradient of the result.
+
+    :math:`\overline{\sqrt{(S_x * F)^2 + (S_y * F)^2}}`, the border repeated. From 0 (a constant picture) to about 1442;
+    higher is better, though noise raises it too. Differentiable.
+
+    Args:
+        fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
+        infrared: Unused, checked if given.
+        visible: Unused, checked if given.
+
+    Returns:
+        ``(B,)``, float64.
+
+    Raises:
+        TypeError: A picture is not a tensor or has an unfit dtype.
+        ValueError: A picture has an unfit shape or values outside [0, 1].
+
+    Reference:
+        VIFB: a visible and infrared image fusion benchmark, 2020.
+
+    Example:
+        >>> import torch
+        >>> from fusionblocks.metrics import edge_intensity
+        >>> edge_intensity(torch.full((1, 1, 8, 8), 0.5))
+        tensor([0.], dtype=torch.float64)
+    """
+    f, _, _ = gray_levels(fused, infrared, visible, optional=True)
+    across, down = sobel(f, border="replicate")
+    return safe_sqrt(across.square() + down.square()).mean((1, 2, 3))

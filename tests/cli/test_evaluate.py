@@ -215,3 +215,26 @@ def test_a_single_triple_is_scored(folders: Path) -> None:
     code, output = run("evaluate", *files[:-1], folders / "none.png")
     assert code == 2
     assert "there is no none.png picture or folder" in output
+
+
+def test_vifb_scores_colour_by_its_channels(folders: Path) -> None:
+    random = np.random.default_rng(1)
+    for name in NAMES:
+        write(folders / "out/colour" / f"{name}.png", random.integers(0, 256, (48, 60, 3), np.uint8))
+    table = folders / "all.csv"
+    sources = ("--infrared", folders / "ir", "--visible", folders / "vis", "--fused", folders / "out/colour")
+    more = ("--convention", "vifb", "--metrics", "SD,SF,CE", "--csv", table)
+    assert run("evaluate", *sources, folders / "out/mean", *more)[0] == 0
+    rows = rows_of(table)
+    for name in NAMES:
+        infrared = read_gray_levels(folders / f"ir/{name}.png")
+        colours = [
+            torch.from_numpy(fb.image.read_image(folders / part / f"{name}.png")).permute(2, 0, 1)[None]
+            for part in ("out/colour", "vis")
+        ]
+        expected = evaluate(colours[0], infrared, colours[1], ("SD", "SF", "CE"), "vifb")
+        gray = [read_gray_levels(folders / part / f"{name}.png") for part in ("out/mean", "ir", "vis")]
+        of_gray = evaluate(*gray, ("SD", "SF", "CE"), "vifb")
+        for metric in expected:
+            assert float(rows["colour", name][metric]) == expected[metric].item()
+            assert float(rows["mean", name][metric]) == of_gray[metric].item()

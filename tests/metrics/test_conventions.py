@@ -23,6 +23,7 @@ NAMES = [
     "MI",
     "NMI",
     "MSE",
+    "RMSE",
     "PSNR",
     "CC",
     "SCD",
@@ -34,6 +35,8 @@ NAMES = [
     "Qcb",
     "Qcv",
     "FMI",
+    "CE",
+    "EI",
 ]
 SIZE = (176, 180)  # the smallest that all metrics take
 
@@ -107,7 +110,7 @@ def test_no_metric_prefers_a_wrong_result() -> None:
     """The mean of both sources beats noise, by the direction that the table gives, wherever sources count."""
     fused, infrared, visible = triple(1, *SIZE)
     noise = torch.randint(0, 256, fused.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    names = [name for name in NAMES if name not in ("EN", "SD", "SF", "AG")]
+    names = [name for name in NAMES if name not in ("EN", "SD", "SF", "AG", "EI")]
     good, bad = (evaluate(result, infrared, visible, names) for result in (fused, noise))
     for name in names:
         assert METRICS[name].direction * (good[name] - bad[name]).item() > 0, name
@@ -124,7 +127,7 @@ def test_where_the_conventions_part() -> None:
         return {name for name in NAMES if not torch.equal(cddfuse[name], other[name])}
 
     assert differing(smfnet) == {"AG", "SSIM"}
-    assert differing(vifb) == {"SF", "AG", "MI", "PSNR", "Qabf", "Nabf", "SSIM", "MS_SSIM"}
+    assert differing(vifb) == {"SF", "AG", "MI", "RMSE", "PSNR", "Qabf", "Nabf", "SSIM", "MS_SSIM"}
 
 
 def matlab_mse(a: np.ndarray, b: np.ndarray) -> float:

@@ -84,3 +84,45 @@ def test_psfusion_gives_values_of_its_published_table() -> None:
     # above the mean are eight pixels by 50, whose square stops at 255
     assert standard_deviation(picture, variant="psfusion").item() == pytest.approx((255 / 2) ** 0.5)
     assert standard_deviation(picture).item() == 50
+
+
+# --- VIFB's evaluator, of gray and of colour pictures -----------------------------------------------------------------
+
+VIFB = json.loads((GOLDEN / "vifb_evaluator.json").read_text())["values"]
+
+
+def coloured(picture: Tensor) -> Tensor:
+    return torch.cat([picture, picture.roll(5, 3), 255 - picture.roll(9, 2)], dim=1)
+
+
+@pytest.mark.parametrize("index", range(2))
+@pytest.mark.parametrize("kind", VIFB)
+def test_vifb_gives_the_values_of_its_evaluator(kind: str, index: int) -> None:
+    fused, infrared, visible = pictures(str(index))
+    if kind == "colour":
+        fused, visible = coloured(fused), coloured(visible)
+    expected = VIFB[kind][index]
+    scores = evaluate(fused, infrared, visible, metrics=tuple(expected), convention="vifb")
+    for name, score in scores.items():
+        assert score.item() == pytest.approx(expected[name], rel=1e-4), name
+
+
+def test_other_conventions_take_the_luma_of_colour() -> None:
+    fused, infrared, visible = pictures("0")
+    given = coloured(fused), infrared.expand(-1, 3, -1, -1), coloured(visible)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    lumas = [(weights * x).sum(1, keepdim=True).round().to(torch.uint8) for x in (given[0], given[2])]
+    names = ("SD", "MI", "VIF", "Qabf")
+    expected = evaluate(lumas[0], infrared, lumas[1], names)
+    for convention in ("cddfuse", "psfusion"):
+        found = evaluate(*given, names, convention)
+        assert all(torch.isfinite(value).all() for value in found.values())
+    for name, value in evaluate(*given, names).items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-4)  # a level between two
+    as_float = evaluate(*(x.float() / 255 for x in given), names)
+    assert as_float["SD"].item() == pytest.approx(expected["SD"].item(), rel=1e-3)
+    # a gray result beside a colour picture
+    assert (
+        evaluate(fused, infrared, coloured(visible), names, "vifb")["SD"]
+        == evaluate(fused, infrared, visible, names, "vifb")["SD"]
+    )
