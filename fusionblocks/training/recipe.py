@@ -232,7 +232,7 @@ def list_recipes() -> list[str]:
     Example:
         >>> from fusionblocks.training import list_recipes
         >>> list_recipes()
-        ['fusionblocks', 'psfusion', 'sgafusion', 'sgdfuse', 'smfnet']
+        ['fusionblocks', 'fusionblocks_natural', 'psfusion', 'sgafusion', 'sgdfuse', 'smfnet']
     """
     return sorted(file.stem for file in RECIPES.glob("*.yaml"))
 
