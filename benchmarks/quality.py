@@ -185,7 +185,7 @@ def end_to_end() -> list[dict[str, str]]:
             models |= {name: (fb.optimize(fb.create_model(name)), more) for name, more in PEERS.items()}
         calls = [functools.partial(fb.fuse, *pair, model=model, **more) for model, more in models.values()]
         harness.paired_seconds(calls, torch.device("cpu"), 1)
-        rounds = harness.paired_seconds(calls, torch.device("cpu"), 5)
+        rounds = harness.paired_seconds(calls, torch.device("cpu"), 3)
         for name, times in zip(models, zip(*rounds)):
             ratio = harness.median_ratio([(time.wall, first.wall) for time, (first, *_) in zip(times, rounds)])
             seconds = harness.percentiles([time.wall for time in times])
