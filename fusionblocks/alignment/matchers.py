@@ -76,8 +76,8 @@ def from_matches(
     apart = mean_displacement(first, second, *sizes)
     spread = float(np.linalg.norm(mapped(matrix, agreeing[:, :2]) - agreeing[:, 2:], axis=1).mean())
     reliable = len(agreeing) >= ENOUGH and len(agreeing) >= 0.15 * len(points) and apart <= 2 * near
-    return Alignment(matrix, *sizes, error=max(apart / 2, spread / np.sqrt(len(agreeing))), reliable=bool(reliable),
-                     model=chosen)  # fmt: skip
+    expected = max(apart / 2, spread / np.sqrt(len(agreeing)))
+    return Alignment(matrix, *sizes, error=expected, reliable=bool(reliable), model=chosen)
 
 
 def _matches(find: Matcher, infrared: np.ndarray, visible: np.ndarray) -> np.ndarray:

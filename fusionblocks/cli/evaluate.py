@@ -202,11 +202,11 @@ def _with_colours(pictures: dict[str, Any], group: ImageGroup, options: dict[str
     from fusionblocks.image import read_image
     from fusionblocks.inference import pair_levels
 
+    _, visible = pair_levels(group.files["infrared"], group.files["visible"], **options, colour=True)
     scored = {}
     for method in pictures.keys() - {"infrared", "visible"}:
         array = read_image(group.files[method])
         if array.ndim == 3 and (array != array[..., :1]).any():
-            _, visible = pair_levels(group.files["infrared"], group.files["visible"], **options, colour=True)
             scored[method] = (torch.from_numpy(array).permute(2, 0, 1)[None].contiguous(), visible)
     return scored
 

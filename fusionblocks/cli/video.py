@@ -89,23 +89,23 @@ def video(
     pairing = Pairing(*sources, offset=offset, absolute=stamped)
     warned = Warnings()
     run = _Run(pairing, stream, writer, window, skip_existing)
-    stopped: str | None = None
+    stopped, failed = False, ""
     try:
         with writer:
             run.all(sources[1].count, warned)
     except KeyboardInterrupt:
-        stopped = "stopped"
+        stopped = True
     except BAD_INPUT as error:
-        stopped = str(error)
+        failed = str(error)
     warned.report()
     rest = f", {pairing.repeated} with the infrared frame before" if pairing.repeated else ""
     rest += f", {pairing.without} visible frames without a partner left out" if pairing.without else ""
     kept = f", {run.kept} were there" if run.kept else ""
     out.print(f"{run.done} frames in {output}, {run.speed:.1f} a second{kept}{rest}", highlight=False)
-    if stopped == "stopped":
+    if stopped:
         raise typer.Exit(INTERRUPTED)
-    if stopped is not None or not (run.done or run.kept):
-        refuse(f"after {run.done} frames: {stopped or 'no visible frame has an infrared partner: look at --offset'}")
+    if failed or not (run.done or run.kept):
+        refuse(f"after {run.done} frames: {failed or 'no visible frame has an infrared partner: look at --offset'}")
 
 
 class _Run:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from fusionblocks._support.checks import check_number
 from fusionblocks.data.transforms import PairedTransform
-from fusionblocks.image.planar import inside, sampling_grid, similarity
+from fusionblocks.image.planar import corners_of, inside, sampling_grid, similarity
 
 
 class PairedMisalign(PairedTransform):
@@ -79,7 +79,7 @@ class PairedMisalign(PairedTransform):
         scale, turn = 1 + self.scale * (2 * draws[2] - 1), self.degrees * (2 * draws[3] - 1)
         matrix = similarity(scale, turn, (length * math.cos(angle), length * math.sin(angle)), centre)
         if self.perspective:
-            corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
+            corners = corners_of((height, width))
             jitter = (2 * np.array(draws[4:12]).reshape(4, 2) - 1) * self.perspective * [width, height]
             matrix = matrix @ _from_corners(corners, corners + jitter)
         return matrix / matrix[2, 2]

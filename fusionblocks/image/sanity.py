@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fusionblocks.image.palettes import COLOURED
+
 ROWS = 128
 """Rows of a picture that are looked at, about."""
 SMOOTHER = 4.0
@@ -12,8 +14,6 @@ WRAPPED = 0.7
 """Share of the steps between neighbours left if levels go round from 255 to 0, below which they do; noise has 0.75."""
 LEAST_STEP = 8
 """Mean step between neighbours, in levels, from which levels may go round."""
-COLOURED = 24
-"""Levels between a pixel's channels from which it has a colour."""
 LEAST_COLOURED = 0.05
 """Share of coloured pixels from which a picture is one of a colour camera."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def artifact_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
     return (artificial / total).mean()
 
 
-def _edges(fused: Tensor, infrared: Tensor, visible: Tensor, score) -> Tensor:  # type: ignore[no-untyped-def]
+def _edges(fused: Tensor, infrared: Tensor, visible: Tensor, score: Callable[..., Tensor]) -> Tensor:
     """Return two sums over each picture of a score of edges, ``(2, B)``."""
     check_pictures(fused=fused, infrared=infrared, visible=visible)
     pictures = 255 * torch.stack([gray(fused), gray(infrared), gray(visible)])

@@ -34,7 +34,7 @@ def visual_information_fidelity(
     Higher is better. A source without any detail (constant) scores 1, as published. Differentiable.
 
     The published evaluators for fusion add up both sources (``"sum"``); their name for it is VIF or VIFF, though
-    VIFF of the literature is another measure. PSFusion's tables are up to 1.5 times as high: their evaluator got 8-bit
+    VIFF of the literature is another measure. PSFusion's tables have higher values: their evaluator got 8-bit
     arrays, whose products stop at 255, so that at the first scale hardly a window has a variance (``saturated=True``).
 
     Args:

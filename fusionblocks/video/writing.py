@@ -61,7 +61,7 @@ class FolderWriter:
 class VideoWriter:
     """Frames as a video file, in fragments of a second: what was written plays, whatever stops the program.
 
-    Pictures are encoded in H.264 at a quality that shows no loss; odd sizes keep every pixel, with full colour
+    Pictures are encoded in H.264 at high quality; odd sizes keep every pixel, with full colour
     resolution. The sound of another file is copied unchanged.
 
     Args:

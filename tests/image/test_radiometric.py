@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 import fusionblocks as fb
@@ -17,6 +18,11 @@ from fusionblocks.image import read_image, thermal_picture
 
 CELSIUS = np.linspace(12.0, 38.0, 48).reshape(6, 8)
 PLANCK = {"r1": 16556.0, "b": 1428.0, "f": 1.0, "offset": -207, "r2": 0.0459}
+
+
+class Mean(torch.nn.Module):
+    def forward(self, infrared: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        return (infrared + visible) / 2
 
 
 def counts_of(celsius: np.ndarray) -> np.ndarray:
@@ -173,7 +179,8 @@ def test_fuse_takes_degrees_by_their_own_range(tmp_path: Path) -> None:
     same = fb.fuse(degrees, visible, thermal_range=(low, high))
     assert np.abs(auto.astype(int) - same).max() <= 1
     (tmp_path / "a.jpg").write_bytes(flir(np.rint(counts_of(degrees)).astype(np.uint16)))
-    # whole counts move a temperature by some hundredths of a degree, which may change whose detail is the stronger
-    changes = np.abs(fb.fuse(tmp_path / "a.jpg", visible).astype(int) - same)
-    assert changes.mean() < 0.2
-    assert np.percentile(changes, 99) <= 3
+    # whole counts move a temperature by some hundredths of a degree, by which the default network may choose another
+    # detail; the mean of both shows how the file was read
+    mean = fb.wrap(Mean(), visible="luma")
+    same = fb.fuse(degrees, visible, model=mean, thermal_range=(low, high)).astype(int)
+    assert np.abs(fb.fuse(tmp_path / "a.jpg", visible, model=mean) - same).max() <= 3
