@@ -27,7 +27,7 @@ class Precision(StrEnum):
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="smfnet, psfusion, sgafusion, sgdfuse, or a YAML file.")],
+    recipe: Annotated[str, typer.Option(help="A recipe of the library, fusionblocks or psfusion say; or a YAML file.")],
     data: Annotated[str, typer.Option(help="Folder of pairs, or a data set's name: msrs, roadscene, m3fd, ...")],
     output: Annotated[Path, typer.Option(help="Folder of the run: log, checkpoints, pictures, weights.")],
     validation: Annotated[

@@ -227,7 +227,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], changes: Mapping[str, An
 
 
 def list_recipes() -> list[str]:
-    """Return the names of the recipes that come with the library, one for each network.
+    """Return the names of the recipes that come with the library.
 
     Example:
         >>> from fusionblocks.training import list_recipes

@@ -14,8 +14,8 @@ CLASSES = 9
 
 # fields of the configuration, and steps and highest rate of each phase
 SMALL: dict[str, tuple[dict[str, Any], dict[str, tuple[int, float]]]] = {
-    "fusionblocks": ({"channels": 8}, {"fusion": (30, 8e-4), "finish": (30, 4e-4)}),
-    "fusionblocks_natural": ({"channels": 8}, {"fusion": (30, 8e-4), "finish": (30, 4e-4)}),
+    "fusionblocks": ({"channels": 8}, {"fusion": (30, 1e-3), "finish": (30, 6e-4)}),
+    "fusionblocks_natural": ({"channels": 8}, {"fusion": (30, 1e-3), "finish": (30, 6e-4)}),
     "smfnet": (
         {"channels": 16, "num_heads": 4, "base_layers": 1, "base_depth": 1, "dilations": [1, 2, 4]},
         {"reconstruction": (12, 4e-3), "fusion": (12, 4e-3)},
@@ -39,6 +39,13 @@ SMALL: dict[str, tuple[dict[str, Any], dict[str, tuple[int, float]]]] = {
         {"preliminary": (15, 1e-2), "diffusion": (25, 4e-3), "head": (15, 1e-2)},
     ),
 }
+
+
+# a high rate to the end, but for networks whose last steps then leap about
+CONSTANT: dict[str, Any] = {"name": "constant"}
+SCHEDULES: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("fusionblocks", "fusionblocks_natural"), {"name": "cosine", "warmup": 3, "floor": 1e-5}
+)
 
 
 def scenes(number: int = 4, size: int = 64) -> list[dict[str, Any]]:
@@ -80,7 +87,7 @@ def small_recipe(name: str, **changes: Any) -> Recipe:
                 "patch": None,
                 "optimizer.lr": lr,
                 "optimizer.rates": {},
-                "schedule": {"name": "constant"},
+                "schedule": SCHEDULES.get(name, CONSTANT),
                 "ema": None,
             }.items()
         }

@@ -20,9 +20,9 @@ from tests.training.scenes import scenes, small_recipe
 # By how much the mean loss of the last steps must lie below that of the first, for each phase. The terms of the default
 # network pull against each other, so most of their sum stays; augmentation alone moves it by 0.3 %.
 FALL = {
-    ("fusionblocks", "fusion"): 0.96,
-    ("fusionblocks", "finish"): 0.98,
-    ("fusionblocks_natural", "fusion"): 0.96,
+    ("fusionblocks", "fusion"): 0.95,
+    ("fusionblocks", "finish"): 0.99,
+    ("fusionblocks_natural", "fusion"): 0.95,
     ("fusionblocks_natural", "finish"): 0.98,
     ("smfnet", "reconstruction"): 0.7,
     ("smfnet", "fusion"): 0.8,
