@@ -259,7 +259,7 @@ def conventions_table() -> str:
     scores = [fb.metrics.evaluate(*sample, convention=convention.name) for convention in conventions]
     rows = []
     for name, metric in fb.metrics.METRICS.items():
-        default = f"{metric.function(*sample).item():.3f}"
+        default = f"{metric(*sample).item():.3f}"
         cells = [f"{score[name].item():.3f}" for score in scores]
         cells = [cell if cell == default else f"**{cell}**" for cell in cells]
         decided = [name in convention.published or name in convention.options for convention in conventions]

@@ -51,17 +51,41 @@ def artificial_edges(across: Tensor, down: Tensor, *, stronger_than: str = "both
         stronger_than: ``"both"`` sources' edges are exceeded by a made-up one, or those of the ``"infrared"`` picture.
     """
     strength = _strength(across, down)
-    orientation = torch.atan2(down, across)
+    source, made = strength[1:], strength[:1]
+    lost = _lost(strength, torch.atan2(down, across))
+    weight = 0.001 * torch.where(source >= 2, source**1.5, 1.0)
+    stronger = made > source
+    artifact = stronger[:1] if stronger_than == "infrared" else stronger[:1] & stronger[1:]
+    return torch.stack(((artifact * lost * weight).sum(0), weight.sum(0)))
+
+
+def halfturn_artificial_edges(across: Tensor, down: Tensor) -> Tensor:
+    """Return what :func:`artificial_edges` does as PSFusion's evaluator has it.
+
+    Kernels are divided by 8, an orientation is folded to half a turn, and an edge weighs its strength to the power of
+    1.5 as it is.
+    """
+    across, down = across / 8, down / 8
+    strength = _strength(across, down)
+    source, made = strength[1:], strength[:1]
+    level = down == 0
+    orientation = torch.where(
+        level, torch.sign(across) * (math.pi / 2), torch.atan(across / down.masked_fill(level, 1.0))
+    )
+    lost = _lost(strength, orientation)
+    weight = torch.where(source >= 2, source**1.5, 0.001)
+    artifact = (made > source).all(0)
+    return torch.stack(((artifact * lost * weight).sum(0), weight.sum(0)))
+
+
+def _lost(strength: Tensor, orientation: Tensor) -> Tensor:
+    """Return how much of a source's edge is not kept, as Nabf has it, of 1."""
     source, made = strength[1:], strength[:1]
     ratio = torch.minimum(made, source) / torch.maximum(made, source)
     turn = ((orientation[1:] - orientation[:1]).abs() - math.pi / 2).abs() * (2 / math.pi)
     kept_strength = 0.9999 * torch.sigmoid(19 * (ratio * (source > 2 * _tiny(source)) - 0.5))
     kept_orientation = 0.9995 * torch.sigmoid(22 * (turn - 0.5))
-    quality = (kept_strength * kept_orientation).sqrt()
-    weight = 0.001 * torch.where(source >= 2, source**1.5, 1.0)
-    stronger = made > source
-    artifact = stronger[:1] if stronger_than == "infrared" else stronger[:1] & stronger[1:]
-    return torch.stack(((artifact * (1 - quality) * weight).sum(0), weight.sum(0)))
+    return 1 - (kept_strength * kept_orientation).sqrt()
 
 
 def _tiny(x: Tensor) -> float:

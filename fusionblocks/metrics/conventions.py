@@ -50,6 +50,7 @@ class Metric:
         direction: 1 where a higher value is better, -1 where a lower one is.
         range: The least and the greatest value it can take, under any convention.
         description: What it measures, in one line.
+        options: What tells it from another metric of the same function.
 
     Example:
         >>> from fusionblocks.metrics import METRICS
@@ -62,6 +63,11 @@ class Metric:
     direction: int
     range: tuple[float, float]
     description: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *pictures: Tensor | Levels, **options: Any) -> Tensor:
+        """Return ``function(*pictures)`` with its options, those given before its own."""
+        return self.function(*pictures, **{**self.options, **options})
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,14 @@ _TABLE = (
     Metric("Qcb", chen_blum, 1, (0.0, 1.0), "Contrast of both sources that an eye still perceives."),
     Metric("Qcv", chen_varshney, -1, (0.0, _INF), "Error that an eye perceives, in the sources' salient regions."),
     Metric("FMI", feature_mutual_information, 1, (-_INF, _INF), "Mutual information of small windows, mostly 0 to 1."),
+    Metric(
+        "FMI_dct",
+        feature_mutual_information,
+        1,
+        (-_INF, _INF),
+        "FMI of the cosine transforms of whole pictures.",
+        {"feature": "dct"},
+    ),
     Metric("CE", cross_entropy, -1, (-_INF, _INF), "Divergence of the sources' histograms from that of the result."),
     Metric("EI", edge_intensity, 1, (0.0, 1020 * math.sqrt(2)), "Mean strength of the Sobel edges of the result."),
 )
@@ -156,7 +170,7 @@ CONVENTIONS: dict[str, Convention] = {
         Convention(
             "psfusion",
             "PSFusion and SeAFusion (2022), the MATLAB evaluator of their authors as their tables were made with it",
-            ("EN", "SD", "SF", "AG", "MI", "MSE", "PSNR", "CC", "SCD", "VIF", "Qabf"),
+            (*_CDDFUSE, "Nabf", "MS_SSIM", "FMI", "FMI_dct"),
             {
                 "SD": {"variant": "psfusion"},
                 "SF": {"variant": "psfusion"},
@@ -165,6 +179,10 @@ CONVENTIONS: dict[str, Convention] = {
                 "MSE": {"variant": "psfusion"},
                 "PSNR": {"variant": "psfusion"},
                 "VIF": {"saturated": True},
+                "Nabf": {"variant": "psfusion"},
+                "SSIM": {"data_range": 1.0, "window": "gaussian", "border": "replicate", "reduction": "mean"},
+                "MS_SSIM": {"variant": "psfusion"},
+                "FMI": {"feature": "edge"},
             },
         ),
     )
@@ -221,7 +239,7 @@ def evaluate(
     for group in groups:
         pictures = [Levels(x) for x in group]
         for name in names:
-            scores[name].append(METRICS[name].function(*pictures, **options.get(name, {})))
+            scores[name].append(METRICS[name](*pictures, **options.get(name, {})))
     return {name: torch.cat(parts) for name, parts in scores.items()}
 
 
@@ -235,7 +253,7 @@ def _by_channels(
     means = {name: torch.stack([score[name] for score in scores]).mean(0) for name in names}
     if "SF" in means:
         beside = torch.cat(fused.unbind(1), dim=-1)[:, None]
-        means["SF"] = METRICS["SF"].function(beside, **CONVENTIONS[convention].options.get("SF", {}))
+        means["SF"] = METRICS["SF"](beside, **CONVENTIONS[convention].options.get("SF", {}))
     return means
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fusionblocks.image.edges import artificial_edges, preserved_edges, without_border
+from fusionblocks._support.checks import check_choice
+from fusionblocks.image.edges import artificial_edges, halfturn_artificial_edges, preserved_edges, without_border
 from fusionblocks.image.filters import add_border
 from fusionblocks.image.windows import sum_windows
 from fusionblocks.metrics._inputs import gray_levels
@@ -59,8 +60,7 @@ def edge_preservation(
         True
     """
     pictures = add_border(torch.stack(gray_levels(fused, infrared, visible)), 1, "zero")
-    if variant not in ("cddfuse", "vifb"):
-        raise ValueError(f"variant must be 'cddfuse' or 'vifb', got {variant!r}")
+    check_choice("variant", variant, ("cddfuse", "vifb"))
     edges = partial(preserved_edges, scale=255.0 if variant == "vifb" else 1.0)
     preserved, present = sum_windows(without_border(edges), pictures, 3)
     none = present == 0
@@ -68,7 +68,12 @@ def edge_preservation(
 
 
 def fusion_artifacts(
-    fused: Tensor, infrared: Tensor, visible: Tensor, *, stronger_than: Literal["both", "infrared"] = "both"
+    fused: Tensor,
+    infrared: Tensor,
+    visible: Tensor,
+    *,
+    variant: Literal["standard", "psfusion"] = "standard",
+    stronger_than: Literal["both", "infrared"] = "both",
 ) -> Tensor:
     r"""Return Nabf, the share of edges that fusion made up.
 
@@ -83,20 +88,27 @@ def fusion_artifacts(
     (``stronger_than="both"``, the definition). SMFNet's evaluator compares to its first source alone, the infrared
     picture: ``stronger_than="infrared"`` gives its number, which changes when the sources change places.
 
+    ``variant="psfusion"`` gives the number of the evaluator of PSFusion's authors, which hands the pictures over in
+    another order: it takes the *infrared* picture for the fused one, the visible and the fused one for its sources. So
+    it says how many edges of the infrared picture are in neither of the others, which is not what its name says. Its
+    gradients are an eighth as strong, orientations are folded to half a turn, and the picture's edge is mirrored
+    without repeating it.
+
     Range: 0 to 1. Lower is better.
 
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1].
         infrared: As ``fused``.
         visible: As ``fused``.
-        stronger_than: Which source's gradient an artifact exceeds.
+        variant: The definition, or what a published evaluator made of it.
+        stronger_than: Which source's gradient an artifact exceeds, in the standard variant.
 
     Returns:
         ``(B,)``, float64.
 
     Raises:
         TypeError: A picture is not a tensor or has another dtype.
-        ValueError: Shapes differ, values are out of range, or ``stronger_than`` is unknown.
+        ValueError: Shapes differ, values are out of range, or an option is unknown.
 
     Reference:
         Multifocus and Multispectral Image Fusion Based on Pixel Significance Using Discrete Cosine Harmonic Wavelet
@@ -109,9 +121,13 @@ def fusion_artifacts(
         >>> fusion_artifacts(visible, visible, visible)
         tensor([0.], dtype=torch.float64)
     """
-    pictures = add_border(torch.stack(gray_levels(fused, infrared, visible)), 1, "replicate")
-    if stronger_than not in ("both", "infrared"):
-        raise ValueError(f"stronger_than must be 'both' or 'infrared', got {stronger_than!r}")
-
-    artificial, total = sum_windows(without_border(partial(artificial_edges, stronger_than=stronger_than)), pictures, 3)
+    f, a, b = gray_levels(fused, infrared, visible)
+    check_choice("variant", variant, ("standard", "psfusion"))
+    check_choice("stronger_than", stronger_than, ("both", "infrared"))
+    if variant == "psfusion":
+        pictures, edges = add_border(torch.stack((a, b, f)), 1, "reflect"), halfturn_artificial_edges
+    else:
+        pictures = add_border(torch.stack((f, a, b)), 1, "replicate")
+        edges = partial(artificial_edges, stronger_than=stronger_than)
+    artificial, total = sum_windows(without_border(edges), pictures, 3)
     return artificial / total

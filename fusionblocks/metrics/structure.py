@@ -1,4 +1,4 @@
-"""Structural similarity of the fused picture to its sources, at one scale and at five."""
+"""Structural similarity of the fused picture to its sources, at one scale and at several."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionblocks._support.checks import check_choice, check_number
 from fusionblocks.image.filters import add_border, gaussian_kernel
 from fusionblocks.image.similarity import K1, K2
 from fusionblocks.image.windows import moments, sum_windows
+from fusionblocks.metrics._exposure import exposure_similarity
 from fusionblocks.metrics._inputs import check_smallest, gray_levels
 from fusionblocks.metrics._math import reduce_sources
 
@@ -29,6 +31,7 @@ def structural_similarity(
     *,
     data_range: float = 255.0,
     window: Literal["uniform", "gaussian"] = "uniform",
+    border: Literal["valid", "replicate"] = "valid",
     reduction: Literal["sum", "mean"] = "sum",
 ) -> Tensor:
     r"""Return SSIM, the structural similarity of the fused picture to both sources.
@@ -44,14 +47,16 @@ def structural_similarity(
     over all windows that fit into the picture, :math:`L` being ``data_range``. Range: -1 to 1 for each source, so -2
     to 2 for the sum. Higher is better. Differentiable.
 
-    Conventions differ in three ways, and none of them is visible in a table:
+    Conventions differ in several ways, and none of them is visible in a table:
 
     - CDDFuse and those who copied its evaluator call scikit-image with its defaults: a uniform window of 7 pixels
       with sample variances (``window="uniform"``), summed over the sources, but on gray levels 0..255 with
       ``data_range=2``, which leaves flat regions almost no tolerance and lowers the value.
     - The paper and VIFB take a Gaussian window of 11 pixels and standard deviation 1.5 with population variances
       (``window="gaussian"``) and ``data_range=255``; VIFB sums over the sources.
-    - Others take the mean over the sources.
+    - Others take the mean over the sources. So does the evaluator of PSFusion's authors, which calls MATLAB's function
+      with arrays of double: the Gaussian window, ``data_range=1`` for gray levels 0..255, and windows at the picture's
+      edge that reach beyond it, where the edge is repeated (``border="replicate"``).
 
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1], no smaller than the window.
@@ -59,6 +64,7 @@ def structural_similarity(
         visible: As ``fused``.
         data_range: Difference between the largest and the smallest possible value, in gray levels.
         window: Weights of the sliding window.
+        border: Which windows count: those that fit, or one around every pixel.
         reduction: Over the two sources.
 
     Returns:
@@ -80,11 +86,16 @@ def structural_similarity(
         tensor([2.], dtype=torch.float64)
     """
     f, a, b = gray_levels(fused, infrared, visible)
-    if window not in ("uniform", "gaussian"):
-        raise ValueError(f"window must be 'uniform' or 'gaussian', got {window!r}")
-    _check_data_range(data_range)
-    check_smallest("SSIM", f, _UNIFORM_SIDE if window == "uniform" else _GAUSSIAN_SIDE)
-    return reduce_sources(_mean_similarity(torch.stack((f, a, b)), data_range, window)[0], reduction)
+    check_choice("window", window, ("uniform", "gaussian"))
+    check_choice("border", border, ("valid", "replicate"))
+    check_number("data_range", data_range, above=0)
+    side = _UNIFORM_SIDE if window == "uniform" else _GAUSSIAN_SIDE
+    pictures = torch.stack((f, a, b))
+    if border == "valid":
+        check_smallest("SSIM", f, side)
+    else:
+        pictures = add_border(pictures, side // 2, "replicate")
+    return reduce_sources(_mean_similarity(pictures, data_range, window)[0], reduction)
 
 
 def multi_scale_structural_similarity(
@@ -92,7 +103,7 @@ def multi_scale_structural_similarity(
     infrared: Tensor,
     visible: Tensor,
     *,
-    variant: Literal["wang", "smfnet"] = "wang",
+    variant: Literal["wang", "smfnet", "psfusion"] = "wang",
     data_range: float = 255.0,
     reduction: Literal["sum", "mean"] = "sum",
 ) -> Tensor:
@@ -114,9 +125,14 @@ def multi_scale_structural_similarity(
     the infrared image after the first scale) the visible image has no part in it; the value is that of the
     infrared image alone, whatever ``reduction`` says.
 
+    ``variant="psfusion"`` is what the evaluator of PSFusion's authors calls MS-SSIM: the measure of multi-exposure
+    fusion (Ma et al., 2015) at three scales. In each window of 11x11 pixels the structures of both sources, without
+    their means, add up to one that is wanted, with the contrast of the stronger; the result is compared with it by
+    :math:`cs`. Its range is 0 to 1; ``reduction`` and ``data_range`` change nothing.
+
     Args:
         fused: ``(B, 1, H, W)``, ``uint8`` gray levels or float in [0, 1]; at least 176x176 pixels for ``"wang"``,
-            16x16 for ``"smfnet"``.
+            44x44 for ``"psfusion"``, 16x16 for ``"smfnet"``.
         infrared: As ``fused``.
         visible: As ``fused``.
         variant: The definition, or what a published evaluator made of it.
@@ -131,7 +147,8 @@ def multi_scale_structural_similarity(
         ValueError: Shapes differ, values are out of range, the pictures are too small, or an option is unknown.
 
     Reference:
-        Multiscale Structural Similarity for Image Quality Assessment (2003).
+        Multiscale Structural Similarity for Image Quality Assessment (2003); ``"psfusion"``: Perceptual Quality
+        Assessment for Multi-Exposure Image Fusion (2015).
 
     Example:
         >>> import torch
@@ -141,9 +158,11 @@ def multi_scale_structural_similarity(
         tensor([2.], dtype=torch.float64)
     """
     f, a, b = gray_levels(fused, infrared, visible)
-    if variant not in ("wang", "smfnet"):
-        raise ValueError(f"variant must be 'wang' or 'smfnet', got {variant!r}")
-    _check_data_range(data_range)
+    check_choice("variant", variant, ("wang", "smfnet", "psfusion"))
+    check_number("data_range", data_range, above=0)
+    if variant == "psfusion":
+        check_smallest("MS_SSIM of three scales", f, _GAUSSIAN_SIDE << 2)
+        return exposure_similarity(f, torch.stack((a, b)))
     published = variant == "smfnet"
     check_smallest("MS_SSIM" if published else "MS_SSIM of five scales", f, 16 if published else _SMALLEST_MULTI_SCALE)
     pictures = torch.stack((f, a) if published else (f, a, b))
@@ -195,8 +214,3 @@ def _halve(pictures: Tensor, bilinear: bool) -> Tensor:
     else:
         planes = F.avg_pool2d(planes, 2)
     return planes.unflatten(0, pictures.shape[:2])
-
-
-def _check_data_range(data_range: float) -> None:
-    if not (isinstance(data_range, (int, float)) and 0 < data_range < float("inf")):
-        raise ValueError(f"data_range must be a positive number, got {data_range!r}")

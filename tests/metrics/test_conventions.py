@@ -35,14 +35,16 @@ NAMES = [
     "Qcb",
     "Qcv",
     "FMI",
+    "FMI_dct",
     "CE",
     "EI",
 ]
 SIZE = (176, 180)  # the smallest that all metrics take
 
-# what never depends on which source is which; SMFNet's Nabf and MS_SSIM see the infrared picture alone
-_TWO_SIDED = [name for name in NAMES if name not in ("Nabf", "MS_SSIM")]
-SYMMETRIC = {"cddfuse": _TWO_SIDED, "vifb": NAMES, "smfnet": _TWO_SIDED, "psfusion": NAMES}
+# what never depends on which source is which; SMFNet's Nabf and MS_SSIM see the infrared picture alone, and PSFusion's
+# Nabf takes it for the result
+_ONE_SIDED = {"cddfuse": ("Nabf", "MS_SSIM"), "smfnet": ("Nabf", "MS_SSIM"), "vifb": (), "psfusion": ("Nabf",)}
+SYMMETRIC = {name: [metric for metric in NAMES if metric not in its] for name, its in _ONE_SIDED.items()}
 
 
 def test_the_names_are_the_contracts() -> None:
@@ -84,7 +86,7 @@ def test_all_metrics_of_a_batch(convention: str) -> None:
         assert all(math.isfinite(value) and low <= value <= high for value in score.tolist()), name
         options = CONVENTIONS[convention].options.get(name, {})
         # picture by picture, as on a CPU: the order of a sum differs between batches
-        singles = [METRICS[name].function(*single, **options) for single in zip(*(x.split(1) for x in pictures))]
+        singles = [METRICS[name](*single, **options) for single in zip(*(x.split(1) for x in pictures))]
         assert torch.equal(score, torch.cat(singles)), name
 
 

@@ -83,9 +83,11 @@ def test_constant_pictures() -> None:
 
 
 def test_unknown_options() -> None:
-    with pytest.raises(ValueError, match="stronger_than must be 'both' or 'infrared', got 'visible'"):
+    with pytest.raises(ValueError, match="stronger_than must be one of 'both', 'infrared', got 'visible'"):
         fusion_artifacts(*pictures(), stronger_than="visible")
-    with pytest.raises(ValueError, match="variant must be 'cddfuse' or 'vifb', got 'matlab'"):
+    with pytest.raises(ValueError, match="variant must be one of 'standard', 'psfusion', got 'matlab'"):
+        fusion_artifacts(*pictures(), variant="matlab")
+    with pytest.raises(ValueError, match="variant must be one of 'cddfuse', 'vifb', got 'matlab'"):
         edge_preservation(*pictures(), variant="matlab")
 
 

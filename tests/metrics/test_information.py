@@ -209,8 +209,8 @@ def test_unknown_options_are_refused() -> None:
     for metric in (mutual_information, normalized_mutual_information):
         with pytest.raises(ValueError, match="^reduction must be one of 'sum', 'mean', got 'max'$"):
             metric(*pictures, reduction="max")
-    with pytest.raises(ValueError, match="^feature must be one of 'pixel', 'gradient', got 'dct'$"):
-        feature_mutual_information(*pictures, feature="dct")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="^feature must be one of 'pixel', 'gradient', 'edge', 'dct', got 'fft'$"):
+        feature_mutual_information(*pictures, feature="fft")  # type: ignore[arg-type]
 
 
 def test_windows_must_fit() -> None:
