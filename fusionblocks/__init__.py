@@ -33,11 +33,13 @@ _MODULES = {
     "ExpertReport": ".experts",
     "ExpertWeights": ".experts",
     "expert_report": ".experts",
-    # a network made fast
+    # a network made fast, and written to a file for other programs
     "optimize": ".optimization",
+    "export": ".deployment.exporting",
     # subpackages
     "blocks": ".blocks",
     "data": ".data",
+    "deployment": ".deployment",
     "guidance": ".guidance",
     "image": ".image",
     "losses": ".losses",

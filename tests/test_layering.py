@@ -53,11 +53,14 @@ LAYERS = {
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
     "experts": layer("torch matplotlib", "alignment blocks image models inference", "matplotlib"),
     "optimization": layer("torch timm einops", "blocks image models"),
+    "deployment": layer("torch onnx onnxruntime", "image models", "onnx onnxruntime"),
     "video": layer("torch numpy PIL tifffile av", "alignment blocks data image inference models", "av"),
     "training": layer(
         "torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True
     ),
-    "cli": layer("torch numpy typer rich", f"_loading {BELOW_INFERENCE} inference experts training video", facade=True),
+    "cli": layer(
+        "torch numpy typer rich", f"_loading {BELOW_INFERENCE} deployment inference experts training video", facade=True
+    ),
     "__main__": layer(ours="cli"),
     "__init__": layer(ours=f"{BELOW_INFERENCE} inference experts training video"),
 }

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fusionblocks import __version__
-from fusionblocks.cli import _ranges, align, evaluate, fuse, info, masks, train, train_guidance, video
+from fusionblocks.cli import _ranges, align, evaluate, export, fuse, info, masks, train, train_guidance, video
 
 app = typer.Typer(
     help="Fuse infrared and visible pictures.",
@@ -24,6 +24,7 @@ for command in (
     train.train,
     train_guidance.train_guidance,
     evaluate.evaluate,
+    export.export,
     info.models,
     info.env,
     info.demo,

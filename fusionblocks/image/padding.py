@@ -54,7 +54,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, Padding]:
         raise ValueError(f"multiple must be a positive integer, got {multiple!r}")
     if x.ndim < 2 or x.shape[-2] < 1 or x.shape[-1] < 1:
         raise ValueError(f"x must have shape (..., H, W) with at least one pixel, got {tuple(x.shape)}")
-    padding = Padding(*_missing(x.shape[-1], multiple), *_missing(x.shape[-2], multiple))
+    padding = Padding(*_halves(x.shape[-1], multiple), *_halves(x.shape[-2], multiple))
     return reflect_pad(x, padding), padding
 
 
@@ -121,10 +121,22 @@ def _reflect(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     # The last term, 1 for a single pixel and else 0, asks nothing of a size that an export leaves open. PyTorch 2.11
     # cannot compile sym_max of sizes that it knows.
     period = 2 * (size - 1) + 2 // (size + 1)
-    index = torch.arange(-before, size + after, device=x.device).remainder(period)
-    return x.index_select(dim, torch.minimum(index, -index + period))
+    index = torch.arange(-before, size + after, device=x.device)
+    whole = torch.full_like(index[:1], period)  # as a tensor, since ONNX has no modulo by a size that is left open
+    index = index.remainder(whole)
+    return x.index_select(dim, torch.minimum(index, whole - index))
 
 
-def _missing(size: int, multiple: int) -> tuple[int, int]:
-    missing = (multiple - size % multiple) % multiple  # not -size % multiple: inductor has no modulo of negative sizes
-    return missing // 2, missing - missing // 2
+def missing(size: int, multiple: int) -> int:
+    """Return how much a side lacks to the next multiple.
+
+    Example:
+        >>> missing(37, 32)
+        27
+    """
+    return (multiple - size % multiple) % multiple  # not -size % multiple: compilers have no modulo of negative sizes
+
+
+def _halves(size: int, multiple: int) -> tuple[int, int]:
+    lacking = missing(size, multiple)
+    return lacking // 2, lacking - lacking // 2

@@ -248,6 +248,19 @@ class FusionModel(
         """
         return self._wanted is None or not self._wanted.isdisjoint(outputs)
 
+    def guidance_example(self, infrared: Tensor) -> dict[str, Tensor]:
+        """Return what the network takes beside a pair, of the right shapes: what an export records it with.
+
+        Args:
+            infrared: ``(B, 1, H, W)``.
+
+        Raises:
+            NotImplementedError: If the network takes guidance, and its class does not say of what shape.
+        """
+        if self.guidance_names:
+            raise NotImplementedError(f"{type(self).__name__} takes {self.guidance_names}: define guidance_example")
+        return {}
+
     def attach_guidance(self, guide: Callable[..., Any] | None) -> None:
         """Let ``guide`` compute the network's guidance whenever a pass gets none.
 

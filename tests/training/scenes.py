@@ -14,8 +14,11 @@ CLASSES = 9
 
 # fields of the configuration, and steps and highest rate of each phase
 SMALL: dict[str, tuple[dict[str, Any], dict[str, tuple[int, float]]]] = {
-    "fusionblocks": ({"channels": 8}, {"fusion": (30, 1e-3), "finish": (30, 6e-4)}),
-    "fusionblocks_natural": ({"channels": 8}, {"fusion": (30, 1e-3), "finish": (30, 6e-4)}),
+    "fusionblocks": (
+        {"channels": 8},
+        {"fusion": (30, 1e-3), "edges": (30, 6e-4)} | dict.fromkeys(("lift", "likeness", "contrast", "settle"), (6, 6e-4)),
+    ),
+    "fusionblocks_natural": ({"channels": 8}, {"fusion": (30, 1e-3), "finish": (30, 6e-4), "settle": (6, 6e-4)}),
     "smfnet": (
         {"channels": 16, "num_heads": 4, "base_layers": 1, "base_depth": 1, "dilations": [1, 2, 4]},
         {"reconstruction": (12, 4e-3), "fusion": (12, 4e-3)},

@@ -18,12 +18,13 @@ from fusionblocks.training.recipe import Recipe, ScheduleRecipe
 from tests.training.scenes import scenes, small_recipe
 
 # By how much the mean loss of the last steps must lie below that of the first, for each phase. The terms of the default
-# network pull against each other, so most of their sum stays; augmentation alone moves it by 0.3 %.
+# network pull against each other, so most of their sum stays; augmentation alone moves it by 0.3 %. Its other phases
+# make small amends, which a few steps need not show.
 FALL = {
-    ("fusionblocks", "fusion"): 0.95,
-    ("fusionblocks", "finish"): 0.99,
-    ("fusionblocks_natural", "fusion"): 0.95,
-    ("fusionblocks_natural", "finish"): 0.98,
+    ("fusionblocks", "fusion"): 0.98,
+    ("fusionblocks", "edges"): 0.985,
+    ("fusionblocks_natural", "fusion"): 0.96,
+    ("fusionblocks_natural", "finish"): 0.93,
     ("smfnet", "reconstruction"): 0.7,
     ("smfnet", "fusion"): 0.8,
     ("psfusion", "multi_task"): 0.9,
@@ -55,7 +56,9 @@ def test_a_narrow_network_learns_four_scenes(name: str, tmp_path: Path) -> None:
     for phase in recipe.phases:
         losses = torch.tensor([line["loss"] for line in read_log(tmp_path) if line["phase"] == phase.name])
         first, last = losses[:3].mean(), losses[-3:].mean()
-        assert last < FALL[name, phase.name] * first, f"{phase.name}: {first:.4g} to {last:.4g}"
+        assert losses.isfinite().all()
+        if (name, phase.name) in FALL:
+            assert last < FALL[name, phase.name] * first, f"{phase.name}: {first:.4g} to {last:.4g}"
 
 
 @pytest.mark.parametrize("name", ["psfusion", "sgafusion"])

@@ -16,6 +16,7 @@ from fusionblocks.blocks import CAI, GradientResidualDense, TransformerBlock
 from fusionblocks.blocks.by_rows import must_own, run
 from fusionblocks.image import luma
 from fusionblocks.image.checks import check_pair
+from fusionblocks.image.padding import missing
 from fusionblocks.image.rows import Map, Rows, Shape, each, keep
 from fusionblocks.models.base import FusionModel, FusionOutput
 
@@ -49,7 +50,7 @@ class FusionBlocksConfig:
     num_heads: int = 4
     scale: int = 4
     margin: int = 4
-    levels: int = 2
+    levels: int = 4
 
     def __post_init__(self) -> None:
         check_choice("style", self.style, ("vivid", "natural"))
@@ -98,8 +99,8 @@ class FusionBlocksNet(FusionModel):
     config_class: ClassVar[type] = FusionBlocksConfig
     config: FusionBlocksConfig
     packaged: ClassVar[Mapping[str, str]] = {
-        "vivid.safetensors": "f7fe1bbbe787dcc8f9f15d9b5327019905d6f3229bff315590994891f6ba1301",
-        "natural.safetensors": "bc88c9347f60f46802a2edab75d754446ea0146128e0b7a6bf07ef86ab67aa94",
+        "vivid.safetensors": "313c0a089d924574f25744ef28f064050d8922f97f5afce217a925a91c191278",
+        "natural.safetensors": "f3c5cf999ee36b4458e01e0248d95976136834e1d1d895113236a2b4722f96bc",
     }
     paper: ClassVar[str] = "of this library, 2026; blocks of SMFNet 2025"
     license_note: ClassVar[str] = "MIT; trained on RoadScene, MSRS, M3FD and LLVIP, research data of their publishers"
@@ -153,11 +154,11 @@ class FusionBlocksNet(FusionModel):
         scale, margin = self.config.scale, self.config.margin
 
         def shrink(infrared: Tensor, visible: Tensor, above: int, below: int) -> Tensor:
-            padding = (scale * margin, scale * margin + (-infrared.shape[-1]) % scale, above, below)
+            padding = (scale * margin, scale * margin + missing(infrared.shape[-1], scale), above, below)
             return F.pixel_unshuffle(F.pad(torch.cat([infrared, visible]), padding, mode="replicate"), scale)
 
         if isinstance(infrared, Tensor):
-            return shrink(infrared, visible, scale * margin, scale * margin + (-infrared.shape[-2]) % scale)
+            return shrink(infrared, visible, scale * margin, scale * margin + missing(infrared.shape[-2], scale))
         batch, height, width = infrared.shape
         smaller = Shape(2 * batch, *(-(-side // scale) + 2 * margin for side in (height, width)))
 
@@ -172,25 +173,29 @@ class FusionBlocksNet(FusionModel):
         scale, margin = self.config.scale, self.config.margin
         step = max(2**self.config.levels, scale)
 
+        def whole(side: int) -> int:
+            """Return how many weights whole steps of a side have."""
+            return (side + missing(side, step)) // scale
+
         def blend(weights: Tensor, infrared: Tensor, visible: Tensor, share: Tensor) -> Tensor:
             """Blend rows that begin at a multiple of ``step``, the weights those of the same rows without a margin."""
             height, width = infrared.shape[-2:]
-            missing = (0, -width % step, 0, -height % step)
+            lacking = (0, missing(width, step), 0, missing(height, step))
             wide = torch.promote_types(infrared.dtype, torch.float32)
-            pair = F.pad(torch.cat([infrared, visible], dim=1).to(wide), missing, mode="replicate")
+            pair = F.pad(torch.cat([infrared, visible], dim=1).to(wide), lacking, mode="replicate")
             small = tuple(side // scale for side in pair.shape[-2:])
             fused = fuse_bands(pair, weights[..., : small[0], : small[1]].to(wide), share, self.config.levels)
             return fused[..., :height, :width].to(infrared.dtype)
 
         def extended(weights: Tensor, rows: int) -> Tensor:
             """Return the weights of whole steps: those of the last row again below it, and columns likewise."""
-            columns = -(-infrared.shape[-1] // step) * step // scale
+            columns = whole(infrared.shape[-1])
             return F.pad(
                 weights, (0, max(columns - weights.shape[-1], 0), 0, max(rows - weights.shape[-2], 0)), mode="replicate"
             )
 
         if isinstance(infrared, Tensor):
-            rows = -(-infrared.shape[-2] // step) * step // scale
+            rows = whole(infrared.shape[-2])
             inner = weights[..., margin : margin + rows, margin:]
             return blend(extended(inner, rows), infrared, visible, _contrast(_extremes(infrared, visible)))
 
@@ -203,7 +208,7 @@ class FusionBlocksNet(FusionModel):
             above = max(first // step - 2, 0) * step
             below = min((-(-last // step) + 2) * step, infrared.shape.height)
             pair = infrared.read(above, below), visible.read(above, below)
-            rows = -(-(below - above) // step) * step // scale
+            rows = whole(below - above)
             start = margin + above // scale
             small = weights.read(start, min(start + rows, weights.shape.height))[..., margin:]
             return blend(extended(small, rows), *pair, share())[:, :, first - above : last - above]

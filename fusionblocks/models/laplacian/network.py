@@ -95,12 +95,17 @@ class Laplacian(FusionModel):
         )
 
     def _levels(self, height: int, width: int) -> int:
+        if torch.compiler.is_compiling():  # all levels, of which those that a size has not are passed over
+            return self.config.levels
         return min(self.config.levels, max_levels(height, width))
 
     def _fuse(self, infrared: Tensor, visible: Tensor, levels: int) -> Tensor:
         *thermal, warm = laplacian_pyramid(infrared, levels)
         *reflected, lit = laplacian_pyramid(visible, levels)
         details = [self._stronger(a, b) for a, b in zip(thermal, reflected, strict=True)]
+        if torch.compiler.is_compiling():
+            means = [(a + b) / 2 for a, b in zip(thermal, reflected, strict=True)]
+            details = [torch.where(_has_level(x), x, mean) for x, mean in zip(details, means, strict=True)]
         return reconstruct([*details, (warm + lit) / 2])
 
     def _stronger(self, infrared: Tensor, visible: Tensor) -> Tensor:
@@ -108,3 +113,9 @@ class Laplacian(FusionModel):
         energy_infrared = gaussian_blur(infrared.square(), self.config.window)
         energy_visible = gaussian_blur(visible.square(), self.config.window)
         return torch.where(energy_infrared > energy_visible, infrared, visible)
+
+
+def _has_level(detail: Tensor) -> Tensor:
+    """Return whether both sides of a level are longer than a pixel, in arithmetic that leaves them open."""
+    height, width = (1 - 2 // (side + 1) for side in detail.shape[-2:])
+    return torch.full((1,), height * width, device=detail.device) > 0

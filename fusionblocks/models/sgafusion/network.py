@@ -159,6 +159,10 @@ class SGAFusion(FusionModel):
         self.segmentation_head = nn.Conv2d(shallow, config.num_classes, 1)
         self.fusion_head = nn.Conv2d(shallow, 3, 3, padding=1)
 
+    def guidance_example(self, infrared: Tensor) -> dict[str, Tensor]:
+        """Return an embedding of zeros for each picture."""
+        return {"semantic": infrared.new_zeros(len(infrared), self.config.semantic_channels)}
+
     def forward(self, infrared: Tensor, visible: Tensor, semantic: Tensor | None = None) -> SGAFusionOutput:
         """Fuse a pair.
 
