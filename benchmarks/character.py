@@ -94,7 +94,7 @@ def half_pixel(fuse: Fuse, infrared: Tensor, visible: Tensor) -> float:
 
 def edges(fused: Tensor, infrared: Tensor, visible: Tensor) -> tuple[float, float, float]:
     """Return precision, recall and F1 of Canny's edges, those of both sources being the truth."""
-    found, *truths = (cv2.Canny(tensor_to_array(x[0])[..., 0], *CANNY) > 0 for x in (fused, infrared, visible))
+    found, *truths = (cv2.Canny(tensor_to_array(x[0]), *CANNY) > 0 for x in (fused, infrared, visible))
     truth = truths[0] | truths[1]
     wide = [cv2.dilate(x.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 for x in (found, truth)]
     precision = (found & wide[1]).sum() / max(found.sum(), 1)
@@ -134,9 +134,8 @@ def sheet(folder: Path, file: Path) -> None:
     for item in chosen:
         arrays = [tensor_to_array(item[name]) for name in ("infrared", "visible")]
         fused = [fb.fuse(*arrays, model=model) for model in methods().values()]
-        rows.append(
-            np.hstack([arrays[0].repeat(3, axis=2) if arrays[0].shape[2] == 1 else arrays[0], arrays[1], *fused])
-        )
+        infrared = np.dstack([arrays[0]] * 3) if arrays[0].ndim == 2 else arrays[0]
+        rows.append(np.hstack([infrared, arrays[1], *fused]))
     widest = max(row.shape[1] for row in rows)
     Image.fromarray(np.vstack([np.pad(row, ((0, 4), (0, widest - row.shape[1]), (0, 0))) for row in rows])).save(file)
     print("from the left: infrared, visible,", ", ".join(methods()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where the benchmarks are
 
-from benchmarks import plot, quality, report  # noqa: E402
+from benchmarks import character, plot, quality, report  # noqa: E402
 
 
 def write_all(api: Path) -> None:
@@ -105,6 +105,10 @@ def write_quality(api: Path) -> None:
         heads = [*quality.METRICS[:-1], "Nabf (lower is better)", "burnt, % (lower is better)"]
         tables.append(f"{chosen}\n\n{report.markdown(['method', *heads], lines)}")
     (api / "quality_table.md").write_text("\n".join(tables) or "There is no row yet.\n")
+    rows = report.newest("character", ("variant", "set"))
+    lines = [[row["variant"], *(row[column] for column in character.COLUMNS)] for row in rows]
+    heads = ["method", "chroma", "noise", "targets", "half a pixel", "precision", "recall", "F1"]
+    (api / "character_table.md").write_text(f"{report.markdown(heads, lines)}\n")
     rows = report.newest("end_to_end", ("variant", "set"))
     lines = [
         [row["set"], row["variant"], f"{row['p50_s']} s ({row['p20_s']} to {row['p80_s']})", row["times_fusionblocks"]]

@@ -53,7 +53,9 @@ LAYERS = {
     "inference": layer("torch numpy PIL", BELOW_INFERENCE, facade=True),
     "experts": layer("torch matplotlib", "alignment blocks image models inference", "matplotlib"),
     "optimization": layer("torch timm einops", "blocks image models"),
-    "deployment": layer("torch onnx onnxruntime", "image models", "onnx onnxruntime"),
+    "deployment": layer(
+        "torch onnx onnxscript onnxruntime", "image models", "onnx onnxscript onnxruntime", facade=True
+    ),
     "video": layer("torch numpy PIL tifffile av", "alignment blocks data image inference models", "av"),
     "training": layer(
         "torch numpy accelerate safetensors tqdm tensorboard yaml", f"{BELOW_INFERENCE} inference", facade=True

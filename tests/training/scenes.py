@@ -16,7 +16,8 @@ CLASSES = 9
 SMALL: dict[str, tuple[dict[str, Any], dict[str, tuple[int, float]]]] = {
     "fusionblocks": (
         {"channels": 8},
-        {"fusion": (30, 1e-3), "edges": (30, 6e-4)} | dict.fromkeys(("lift", "likeness", "contrast", "settle"), (6, 6e-4)),
+        {"fusion": (30, 1e-3), "edges": (30, 6e-4)}
+        | dict.fromkeys(("lift", "likeness", "contrast", "settle"), (6, 6e-4)),
     ),
     "fusionblocks_natural": ({"channels": 8}, {"fusion": (30, 1e-3), "finish": (30, 6e-4), "settle": (6, 6e-4)}),
     "smfnet": (

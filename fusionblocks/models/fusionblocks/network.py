@@ -183,9 +183,11 @@ class FusionBlocksNet(FusionModel):
             lacking = (0, missing(width, step), 0, missing(height, step))
             wide = torch.promote_types(infrared.dtype, torch.float32)
             pair = F.pad(torch.cat([infrared, visible], dim=1).to(wide), lacking, mode="replicate")
-            small = tuple(side // scale for side in pair.shape[-2:])
-            fused = fuse_bands(pair, weights[..., : small[0], : small[1]].to(wide), share, self.config.levels)
-            return fused[..., :height, :width].to(infrared.dtype)
+            rows, columns = (side // scale for side in pair.shape[-2:])
+            small = weights.narrow(-2, 0, rows).narrow(-1, 0, columns).to(wide)
+            fused = fuse_bands(pair, small, share, self.config.levels)
+            # not by slices, whose ends an export would have to bound
+            return fused.narrow(-2, 0, height).narrow(-1, 0, width).to(infrared.dtype)
 
         def extended(weights: Tensor, rows: int) -> Tensor:
             """Return the weights of whole steps: those of the last row again below it, and columns likewise."""
@@ -195,9 +197,12 @@ class FusionBlocksNet(FusionModel):
             )
 
         if isinstance(infrared, Tensor):
-            rows = whole(infrared.shape[-2])
-            inner = weights[..., margin : margin + rows, margin:]
-            return blend(extended(inner, rows), infrared, visible, _contrast(_extremes(infrared, visible)))
+            rows, columns = (whole(side) for side in infrared.shape[-2:])
+            if margin >= step // scale - 1:  # the margin holds what is missing to whole steps
+                inner = weights.narrow(-2, margin, rows).narrow(-1, margin, columns)
+            else:
+                inner = extended(weights[..., margin : margin + rows, margin:], rows)
+            return blend(inner, infrared, visible, _contrast(_extremes(infrared, visible)))
 
         @cache
         def share() -> Tensor:
