@@ -161,8 +161,16 @@ def record(graph: Deployable, *, dynamic: bool, size: tuple[int, int]) -> Export
     else:
         inputs, dimensions = graph.example(*size), None
     open_sizes = shapes.patch(backed_size_oblivious=dynamic)  # type: ignore[attr-defined]
-    with torch.no_grad(), open_sizes, _quiet():
-        return torch.export.export(graph, inputs, dynamic_shapes=dimensions, strict=False)
+    try:
+        with torch.no_grad(), open_sizes, _quiet():
+            return torch.export.export(graph, inputs, dynamic_shapes=dimensions, strict=False)
+    except Exception as error:  # of what kind is PyTorch's own affair
+        if not dynamic:
+            raise
+        raise ValueError(
+            f"dynamic must be False for {graph.network.name} with PyTorch {torch.__version__}, which cannot record it "
+            f"for all sizes: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def write_onnx(graph: Deployable, program: ExportedProgram, file: Path, opset: int) -> None:
@@ -180,7 +188,10 @@ def write_onnx(graph: Deployable, program: ExportedProgram, file: Path, opset: i
             verbose=False,
         )
         model = translated.model_proto  # type: ignore[union-attr]
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph, model):
+    if model.functions:  # which older exporters leave as such
+        model = import_module("onnx.inliner").inline_local_functions(model)
+    del model.graph.value_info[:]  # shapes and types in between, which a runtime infers, and exporters get wrong
+    for part in (*model.graph.node, *model.graph.initializer, model.graph, model):
         del part.metadata_props[:]  # the lines of code that each came from, with the folders they lie in
         part.doc_string = ""
     for key, value in metadata(graph).items():

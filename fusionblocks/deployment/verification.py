@@ -23,7 +23,7 @@ def psnr(found: Tensor, expected: Tensor) -> float:
         >>> round(psnr(torch.full((2, 2), 0.51), torch.full((2, 2), 0.5)))
         40
     """
-    error = (found.double() - expected.double()).square().mean()
+    error = (found.detach().double() - expected.detach().double()).square().mean()
     return float("inf") if error == 0 else float(-10 * error.log10())
 
 

@@ -118,4 +118,4 @@ class Laplacian(FusionModel):
 def _has_level(detail: Tensor) -> Tensor:
     """Return whether both sides of a level are longer than a pixel, in arithmetic that leaves them open."""
     height, width = (1 - 2 // (side + 1) for side in detail.shape[-2:])
-    return torch.full((1,), height * width, device=detail.device) > 0
+    return torch.full((1,), height * width, dtype=torch.int64, device=detail.device) > 0
