@@ -101,14 +101,14 @@ def exported(model: fb.FusionModel, path: Path) -> Path:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (2, 3), (5, 40)], ids=str)
 def test_the_pyramid_of_a_file_has_the_levels_that_the_picture_has(size: tuple[int, int], pyramid: Path) -> None:
-    model = fb.create_model("laplacian")
+    model = fb.create_model("laplacian", levels=3)
     inputs = Deployable(model).example(*size)
     assert torch.allclose(run_file(pyramid, inputs), model(*inputs).fused, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(fb.create_model("laplacian"), tmp_path_factory.mktemp("files") / "net.onnx")
+    return exported(fb.create_model("laplacian", levels=3), tmp_path_factory.mktemp("files") / "net.onnx")
 
 
 def test_outputs_are_named_and_chosen() -> None:
