@@ -131,7 +131,7 @@ def test_a_range_of_ones_own_is_in_the_pictures_units() -> None:
     assert abs(fused[0] - fb.fuse(counts, visible, model="laplacian").astype(int)).max() > 2
 
 
-# levels of 255 by which the rest may move: the range moves nothing, but the default network sees how much contrast there is
+# levels of 255 by which the rest may move: the default network, unlike a range, sees how much contrast there is
 @pytest.mark.parametrize(("model", "most"), [("laplacian", 1), ("fusionblocks", 5)])
 def test_a_hot_object_that_enters_leaves_the_background(model: str, most: int) -> None:
     visible = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
