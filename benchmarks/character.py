@@ -17,7 +17,6 @@ For each method, means over the pairs:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -25,11 +24,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 import fusionblocks as fb
 from benchmarks import harness
-from benchmarks.quality import PACKAGES, Maximum
+from benchmarks.quality import PACKAGES, Fuse, OfLuma, methods
 from fusionblocks.data import PairedImages
 from fusionblocks.image import luma, rgb_to_ycbcr, tensor_to_array
 
@@ -37,27 +36,6 @@ COLUMNS = ("chroma", "noise", "targets", "half_pixel", "precision", "recall", "f
 BLOCK, FLATTEST, HOTTEST = 16, 0.25, 0.99
 CANNY = 50, 150
 SHOWN = 12
-
-
-class Average(nn.Module):
-    """The mean of both sources."""
-
-    def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
-        return (infrared + luma(visible)) / 2
-
-
-def methods() -> dict[str, nn.Module]:
-    """Return what is compared, by name."""
-    return {
-        "average": Average(),
-        "maximum": Maximum(),
-        "laplacian": fb.create_model("laplacian"),
-        "fusionblocks": fb.create_model("fusionblocks"),
-        "fusionblocks, natural": fb.create_model("fusionblocks", style="natural"),
-    }
-
-
-Fuse = Callable[[Tensor, Tensor], Tensor]
 
 
 def colour(fuse: Fuse, infrared: Tensor, visible: Tensor) -> float:
@@ -103,8 +81,10 @@ def edges(fused: Tensor, infrared: Tensor, visible: Tensor) -> tuple[float, floa
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, pairs: PairedImages) -> dict[str, float]:
+def measure(method: Fuse, pairs: PairedImages) -> dict[str, float]:
     """Return the means over pairs of each column."""
+
+    model = OfLuma(method)
 
     def fuse(infrared: Tensor, visible: Tensor) -> Tensor:
         arrays = (tensor_to_array(x[0]) for x in (infrared, visible))
@@ -133,7 +113,7 @@ def sheet(folder: Path, file: Path) -> None:
     rows = []
     for item in chosen:
         arrays = [tensor_to_array(item[name]) for name in ("infrared", "visible")]
-        fused = [fb.fuse(*arrays, model=model) for model in methods().values()]
+        fused = [fb.fuse(*arrays, model=OfLuma(method)) for method in methods().values()]
         infrared = np.dstack([arrays[0]] * 3) if arrays[0].ndim == 2 else arrays[0]
         rows.append(np.hstack([infrared, arrays[1], *fused]))
     widest = max(row.shape[1] for row in rows)
@@ -154,8 +134,8 @@ def main() -> None:
     pairs = PairedImages(arguments.folder / "ir", arguments.folder / "vi")
     machine = harness.machine(torch.device("cpu"), PACKAGES)
     rows = []
-    for name, model in methods().items():
-        numbers = {column: f"{value:.3f}" for column, value in measure(model, pairs).items()}
+    for name, method in methods().items():
+        numbers = {column: f"{value:.3f}" for column, value in measure(method, pairs).items()}
         print(f"{name:24}" + "  ".join(f"{column} {number}" for column, number in numbers.items()), flush=True)
         rows.append({"variant": name, "set": f"{arguments.folder.name} ({len(pairs)} pairs)", **numbers, **machine})
     harness.append_rows(harness.RESULTS / "character.csv", rows)

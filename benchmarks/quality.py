@@ -154,11 +154,15 @@ def speeds() -> list[dict[str, str]]:
     return rows
 
 
-class Maximum(torch.nn.Module):
-    """The brighter source at each pixel."""
+class OfLuma(torch.nn.Module):
+    """What fuses an infrared picture and a visible luma, as a network that takes colour."""
+
+    def __init__(self, fuse: Fuse) -> None:
+        super().__init__()
+        self.fuse = fuse
 
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
-        return torch.maximum(infrared, luma(visible))
+        return self.fuse(infrared, luma(visible))
 
 
 PEERS = {"sgafusion": {"semantic": torch.zeros(512)}, "psfusion": {}, "smfnet": {}}
@@ -178,7 +182,7 @@ def end_to_end() -> list[dict[str, str]]:
         pair = [tensor_to_array(x) for x in larger]
         models: dict[str, tuple[Any, dict[str, Any]]] = {
             "fusionblocks": (None, {}),
-            "maximum": (Maximum(), {}),
+            "maximum": (OfLuma(torch.maximum), {}),
             "laplacian": (fb.create_model("laplacian"), {}),
         }
         if height == SIZES[0][0]:

@@ -36,6 +36,7 @@ PACKAGES = {
     "metrics": "Metrics",
     "training": "Training",
     "video": "Sequences",
+    "deployment": "Deployment",
 }
 """The packages that have one page; blocks and models have one a module."""
 

@@ -228,7 +228,7 @@ def _attend(
     if held is not None:
         return _projected(held.of(lambda: Gram().add(query, key).matrix(temperature, project)), value, project)
     heads, height = temperature.shape[0], query.shape[-2]
-    if torch.compiler.is_compiling():  # parts of a tensor are contiguous or not by the batch's size: an export binds it
+    if torch.compiler.is_exporting():  # parts of a tensor are contiguous or not by the batch's size: an export binds it
         query, key, value = (x.clone(memory_format=torch.contiguous_format) for x in (query, key, value))
     query, key, value = (rearrange(x, "b (heads c) h w -> b heads c (h w)", heads=heads) for x in (query, key, value))
     # the operator multiplies the 1 x 1 convolution into the small C x C maps, which saves a pass over the picture

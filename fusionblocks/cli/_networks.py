@@ -7,9 +7,21 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from torch import nn
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Network: of [bold]fusionblocks models[/], or module:Class, or file.py:Class. [fusionblocks]"),
+]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="Weights: a folder or file of this library, the authors', or what wraps them.")
+]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the network; may come again.")
+]
 
 
 def settings_of(settings: list[str]) -> dict[str, Any]:

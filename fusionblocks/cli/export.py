@@ -8,23 +8,14 @@ from typing import Annotated
 import typer
 
 from fusionblocks.cli._console import BAD_INPUT, out, refuse
-from fusionblocks.cli._networks import open_network
+from fusionblocks.cli._networks import CheckpointOption, ModelOption, SettingsOption, open_network
 
 
 def export(
     output: Annotated[Path, typer.Option(help="File to write, net.onnx or net.pt2.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Network: of [bold]fusionblocks models[/], or module:Class, or file.py:Class. [fusionblocks]"
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights: a folder or file of this library, the authors', or what wraps them.")
-    ] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the network; may come again.")
-    ] = None,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    set: SettingsOption = None,
     colour: Annotated[
         bool, typer.Option("--colour", help="RGB in, RGB out: the visible picture's chroma kept.")
     ] = False,
@@ -48,7 +39,6 @@ def export(
         import torch
 
         import fusionblocks as fb
-        from fusionblocks.deployment.exporting import export_compared
         from fusionblocks.inference import open_pair
 
         network = open_network(model, checkpoint, set or []).eval()
@@ -60,7 +50,7 @@ def export(
             opened = open_pair(*verify, None, torch.device("cpu"), None, None)
             pair = opened.infrared.whole(), opened.visible.whole()
         inputs = (*pair, *network.guidance_example(pair[0]).values())
-        found = export_compared(
+        fb.export(
             network,
             output,
             dtype=torch.float16 if half else None,
@@ -72,6 +62,8 @@ def export(
             compiled=compiled,
             check=inputs,
         )
+        exact = fb.deployment.Deployable(network, outputs=("fused",), colour=colour)
+        found = fb.deployment.verify(output, exact, inputs)
     except (*BAD_INPUT, ImportError, NotImplementedError) as error:
         refuse(error)
     sizes = "all sizes and batches" if size is None else f"single pairs of {size[0]}x{size[1]}"

@@ -22,7 +22,7 @@ from fusionblocks.cli._console import (
     told_pairs,
 )
 from fusionblocks.cli._guides import attach_guide, open_report, report_files, write_report
-from fusionblocks.cli._networks import open_network
+from fusionblocks.cli._networks import CheckpointOption, ModelOption, SettingsOption, open_network
 from fusionblocks.cli._ranges import ThermalRangeOption, parse_range
 
 
@@ -30,18 +30,9 @@ def fuse(
     infrared: Annotated[Path, typer.Option(help="Infrared picture, a folder, or a text file that lists them.")],
     visible: Annotated[Path, typer.Option(help="Visible picture, a folder, or a text file that lists them.")],
     output: Annotated[Path, typer.Option(help="Picture to write, or a folder.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Network: of [bold]fusionblocks models[/], or module:Class, or file.py:Class. [fusionblocks]"
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights: a folder or file of this library, the authors', or what wraps them.")
-    ] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the network; may come again.")
-    ] = None,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    set: SettingsOption = None,
     device: Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda:1, ...")] = "auto",
     resize: Annotated[
         str | None, typer.Option(help="Resize 'infrared' or 'visible' to the other's size where they differ.")

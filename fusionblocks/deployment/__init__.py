@@ -6,7 +6,6 @@ from fusionblocks._lazy import lazy_attributes
 
 _MODULES = {
     "Deployable": ".graph",
-    "export": ".exporting",
     "psnr": ".verification",
     "run_file": ".verification",
     "verify": ".verification",

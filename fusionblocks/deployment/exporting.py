@@ -29,11 +29,11 @@ KINDS = (".onnx", ".pt2")
 LEAST, LEAST_HALF = 80, 45
 """How close a checked file is to its network, in decibels."""
 OPSET = 18
-"""What is written unless another is asked for: the oldest one whose ``Resize`` and ``Pad`` do what PyTorch does."""
+"""The oldest version of ONNX's operators that is written, and the one that is unless another is asked for."""
 OTHERS = (1, 33, 50), (3, 7, 5)
 """Batches, heights and widths on which a file for all sizes is tried."""
 EXAMPLE = 70, 90
-"""Height and width of the pictures by which a graph for all sizes is recorded; no number in it is one of theirs."""
+"""Height and width of the pictures by which a graph for all sizes is recorded."""
 
 
 def export(
@@ -85,35 +85,6 @@ def export(
         >>> import fusionblocks as fb
         >>> path = fb.export(fb.create_model("fusionblocks"), "net.onnx", colour=True)  # doctest: +SKIP
     """
-    export_compared(
-        model,
-        path,
-        dtype=dtype,
-        colour=colour,
-        dynamic=dynamic,
-        opset=opset,
-        outputs=outputs,
-        size=size,
-        compiled=compiled,
-        check=check,
-    )
-    return Path(path)
-
-
-def export_compared(
-    model: nn.Module,
-    path: str | os.PathLike[str],
-    *,
-    dtype: torch.dtype | None = None,
-    colour: bool = False,
-    dynamic: bool = True,
-    opset: int | None = None,
-    outputs: Sequence[str] | None = None,
-    size: tuple[int, int] = (480, 640),
-    compiled: bool = False,
-    check: Sequence[Tensor] | None = None,
-) -> float:
-    """Do what :func:`export` does, and return how close the file is to its network in decibels; infinity unchecked."""
     path = Path(path)
     check_choice("the ending of path", path.suffix, KINDS)
     check_choice("dtype", dtype, (None, torch.float32, torch.float16, torch.bfloat16))
@@ -130,7 +101,6 @@ def export_compared(
             _needed(name)
     graph = Deployable(as_network(model), outputs=outputs, dtype=dtype, colour=colour)
     program = record(graph, dynamic=dynamic, size=size)
-    found = float("inf")
     with whole_file(path) as place, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / path.name  # what writes and reads these files goes by the ending of their names
         if path.suffix == ".onnx":
@@ -141,14 +111,14 @@ def export_compared(
             torch.export.save(program, file, extra_files={"fusionblocks.json": json.dumps(metadata(graph))})
         exact = Deployable(as_network(model), outputs=("fused",), colour=colour)
         least = LEAST_HALF if graph.is_half else LEAST
-        if dynamic and path.suffix == ".onnx":
+        if dynamic:
             _check_sizes(file, exact, least)
         if check is not None:
             found = verify(file, exact, check)
             if found < least:
                 raise ValueError(f"the file's picture is {found:.1f} dB from the network's own, {least} are asked for")
         shutil.copyfile(file, place)
-    return found
+    return path
 
 
 def record(graph: Deployable, *, dynamic: bool, size: tuple[int, int]) -> ExportedProgram:

@@ -60,11 +60,11 @@ def gaussian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
         [(37, 50), (19, 25), (10, 13)]
     """
     check_plane("x", x)
-    if not torch.compiler.is_compiling():  # an export leaves the size open; at one pixel, all further levels are alike
-        most = max_levels(x.shape[-2], x.shape[-1])
-        if not isinstance(levels, int) or isinstance(levels, bool) or not 1 <= levels <= most:
-            size = f"{x.shape[-2]}x{x.shape[-1]} (height x width)"
-            raise ValueError(f"levels must be an integer from 1 to {most} for a picture of {size}, got {levels!r}")
+    # an export leaves the size open; from one pixel on, all further levels are alike
+    most = levels if torch.compiler.is_exporting() else max_levels(x.shape[-2], x.shape[-1])
+    if not isinstance(levels, int) or isinstance(levels, bool) or not 1 <= levels <= most:
+        size = f"{x.shape[-2]}x{x.shape[-1]} (height x width)"
+        raise ValueError(f"levels must be an integer from 1 to {most} for a picture of {size}, got {levels!r}")
     pyramid = [x]
     while len(pyramid) < levels:
         pyramid.append(_reduce(pyramid[-1]))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fusionblocks.image.filters import add_border, gaussian_kernel
 from fusionblocks.image.numerics import safe_sqrt
-from fusionblocks.image.windows import filter_valid, sum_windows
+from fusionblocks.image.windows import moments, sum_windows
 
 _SIDE, _PIXELS = 11, 121
 _WEIGHTS = (0.0448, 0.2856, 0.3001)
@@ -45,11 +45,10 @@ def exposure_similarity(fused: Tensor, sources: Tensor) -> Tensor:
 def _similarity(pictures: Tensor, kernels: tuple[Tensor, Tensor]) -> Tensor:
     """Return the sum over all windows of how like the fused picture is to what its sources ask for."""
     uniform, gaussian = kernels
-    fused, a, b = pictures
-    plain = [_moments(x, uniform) for x in ((a, a), (b, b), (a, b))]
-    energies = [(_PIXELS * moment).clamp_min(0) for moment in plain[:2]]
-    contrasts = torch.stack([safe_sqrt(energy) for energy in energies])
-    common = safe_sqrt((_PIXELS * (plain[0] + plain[1] + 2 * plain[2])).clamp_min(0))
+    _, variances, (covariance,) = moments(pictures[1:], uniform)
+    energies = (_PIXELS * variances).clamp_min(0)
+    contrasts = safe_sqrt(energies)
+    common = safe_sqrt((_PIXELS * (variances.sum(0) + 2 * covariance)).clamp_min(0))
 
     # sources that agree on the structure share it; where they do not, the stronger one has its way
     tiny = torch.finfo(pictures.dtype).eps
@@ -59,24 +58,16 @@ def _similarity(pictures: Tensor, kernels: tuple[Tensor, Tensor]) -> Tensor:
     shares = (contrasts / _SIDE) ** selectivity + tiny
     parts = shares / shares.sum(0) / contrasts  # of each source's structure, whose norm they make one
 
-    norm = parts[0] ** 2 * energies[0] + parts[1] ** 2 * energies[1] + 2 * parts.prod(0) * _PIXELS * plain[2]
+    norm = parts[0] ** 2 * energies[0] + parts[1] ** 2 * energies[1] + 2 * parts.prod(0) * _PIXELS * covariance
     some = norm > 0
     gain = torch.where(some, contrasts.amax(0) * norm.masked_fill(~some, 1).rsqrt(), 1)
     parts = parts * gain
 
-    aa, bb, ab, fa, fb, ff = (
-        _moments(x, gaussian) for x in ((a, a), (b, b), (a, b), (fused, a), (fused, b), (fused, fused))
-    )
-    wanted = parts[0] ** 2 * aa + parts[1] ** 2 * bb + 2 * parts.prod(0) * ab
-    shared = parts[0] * fa + parts[1] * fb
-    return ((2 * shared + _TOLERANCE) / (wanted + ff + _TOLERANCE)).sum(dim=(-3, -2, -1))
-
-
-def _moments(pair: tuple[Tensor, Tensor], kernel: Tensor) -> Tensor:
-    """Return the covariance of two pictures under a window."""
-    x, y = pair
-    mean_x, mean_y, product = filter_valid(torch.stack([x, y, x * y]), kernel)
-    return product - mean_x * mean_y
+    _, variances, covariances = moments(pictures, gaussian)
+    (between,) = moments(pictures[1:], gaussian)[2]
+    wanted = parts[0] ** 2 * variances[1] + parts[1] ** 2 * variances[2] + 2 * parts.prod(0) * between
+    shared = (parts * covariances).sum(0)
+    return ((2 * shared + _TOLERANCE) / (wanted + variances[0] + _TOLERANCE)).sum(dim=(-3, -2, -1))
 
 
 def _halve(pictures: Tensor) -> Tensor:

@@ -258,7 +258,8 @@ class FusionModel(
             NotImplementedError: If the network takes guidance, and its class does not say of what shape.
         """
         if self.guidance_names:
-            raise NotImplementedError(f"{type(self).__name__} takes {self.guidance_names}: define guidance_example")
+            names = ", ".join(self.guidance_names)
+            raise NotImplementedError(f"{self.name} cannot be recorded: its class has no guidance_example of {names}")
         return {}
 
     def attach_guidance(self, guide: Callable[..., Any] | None) -> None:

@@ -167,6 +167,25 @@ def test_a_file_that_is_not_near_enough_is_not_kept(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_graph_that_fails_other_sizes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporting = importlib.import_module("fusionblocks.deployment.exporting")
+    model = fb.create_model("laplacian", levels=1)
+    fb.export(model, tmp_path / "net.onnx")
+    (tmp_path / "net.onnx").unlink()
+    monkeypatch.setattr(exporting, "verify", lambda *_: 40.0)
+    for name in ("net.onnx", "net.pt2"):
+        with pytest.raises(
+            ValueError, match="dynamic must be False for laplacian: a graph for all sizes fails a batch"
+        ):
+            fb.export(model, tmp_path / name)
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: [][0])
+    with pytest.raises(
+        ValueError, match="dynamic must be False for laplacian with PyTorch .*: list index out of range"
+    ):
+        fb.export(model, tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_package_is_named_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exporting = importlib.import_module("fusionblocks.deployment.exporting")
 

@@ -131,9 +131,11 @@ def test_a_range_of_ones_own_is_in_the_pictures_units() -> None:
     assert abs(fused[0] - fb.fuse(counts, visible, model="laplacian").astype(int)).max() > 2
 
 
-# levels of 255 by which the rest may move: the default network, unlike a range, sees how much contrast there is
-@pytest.mark.parametrize(("model", "most"), [("laplacian", 1), ("fusionblocks", 5)])
-def test_a_hot_object_that_enters_leaves_the_background(model: str, most: int) -> None:
+MOVES = pytest.mark.xfail(reason="the default network sees how much contrast the whole picture has", strict=True)
+
+
+@pytest.mark.parametrize("model", ["laplacian", pytest.param("fusionblocks", marks=MOVES)])
+def test_a_hot_object_that_enters_leaves_the_background(model: str) -> None:
     visible = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     visible[:, ::16] = 140
     empty = scene(span=1500)
@@ -146,7 +148,7 @@ def test_a_hot_object_that_enters_leaves_the_background(model: str, most: int) -
         # the left half, 32 pixels away from the object
         block = (after - before)[:224, :160].reshape(7, 32, 5, 32).mean(axis=(1, 3))
         blocks.append(np.abs(block).max())
-    assert blocks[1] <= most < blocks[0]
+    assert blocks[1] <= 1 < blocks[0]
 
 
 def test_bad_ranges_are_refused_by_name() -> None:

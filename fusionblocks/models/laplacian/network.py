@@ -95,7 +95,7 @@ class Laplacian(FusionModel):
         )
 
     def _levels(self, height: int, width: int) -> int:
-        if torch.compiler.is_compiling():  # all levels, of which those that a size has not are passed over
+        if torch.compiler.is_exporting():  # all levels, of which those that a size has not are passed over
             return self.config.levels
         return min(self.config.levels, max_levels(height, width))
 
@@ -103,7 +103,7 @@ class Laplacian(FusionModel):
         *thermal, warm = laplacian_pyramid(infrared, levels)
         *reflected, lit = laplacian_pyramid(visible, levels)
         details = [self._stronger(a, b) for a, b in zip(thermal, reflected, strict=True)]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
             means = [(a + b) / 2 for a, b in zip(thermal, reflected, strict=True)]
             details = [torch.where(_has_level(x), x, mean) for x, mean in zip(details, means, strict=True)]
         return reconstruct([*details, (warm + lit) / 2])
